@@ -1,0 +1,5 @@
+"""`python -m diachunk`."""
+
+from diachunk.cli.main import run
+
+run()

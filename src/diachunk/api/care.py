@@ -1,0 +1,182 @@
+"""ls, show, diff, rm, gc: looking after what is here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from diachunk.api.context import Context
+from diachunk.api.targets import resolve
+from diachunk.digest import Digest
+from diachunk.manifest import Manifest
+from diachunk.store.blobs import Presence
+from diachunk.store.collect import Collected, Collector, forget
+from diachunk.store.store import Store
+
+Home = str | os.PathLike[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One checkpoint of the store. `present_bytes` counts complete files; `names` may be empty."""
+
+    manifest: Manifest
+    names: tuple[str, ...]
+    pinned: bool
+    present_bytes: int
+    used_at: float
+
+    @property
+    def complete(self) -> bool:
+        return self.present_bytes == self.manifest.total_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a store holds. `disk_bytes` is what its own blobs take; adopted files take none."""
+
+    root: str
+    held: tuple[Held, ...]
+    disk_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileDiff:
+    """One file of B beside A: how many of its bytes A has anywhere, and how many it has not."""
+
+    component: str
+    path: str
+    size: int
+    shared_bytes: int
+    new_bytes: int
+    only_in_a: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What going from A to B would fetch. Chunks that B uses twice count once."""
+
+    files: tuple[FileDiff, ...]
+    fetch_bytes: int
+    total_bytes: int
+
+
+def ls(home: Home = None) -> Listing:
+    """Lists the checkpoints of the store, most recently used first.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    store = Context.make(home).store
+    names: dict[Digest, list[str]] = {}
+    for ref in store.catalog.refs():
+        names.setdefault(ref.manifest_id, []).append(str(ref))
+    pins = store.catalog.pins()
+    held = [
+        Held(
+            manifest,
+            tuple(names.get(manifest.id, ())),
+            manifest.id in pins,
+            present_bytes(store, manifest),
+            store.catalog.used_at(manifest.id),
+        )
+        for manifest in store.catalog.manifests()
+    ]
+    held.sort(key=lambda each: -each.used_at)
+    return Listing(str(store.root), tuple(held), _disk_bytes(store), store.layout.free_bytes())
+
+
+def present_bytes(store: Store, manifest: Manifest) -> int:
+    """Bytes of a checkpoint's files that are complete here."""
+    return sum(file.size for _, file in manifest.walk() if store.snapshots.holds(file))
+
+
+def _disk_bytes(store: Store) -> int:
+    total = 0
+    for directory in os.scandir(store.root / "blobs"):
+        if directory.is_dir(follow_symlinks=False):
+            total += sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in os.scandir(directory))
+    return total
+
+
+def show(target: str, *, home: Home = None) -> tuple[Manifest, dict[tuple[str, str], Presence]]:
+    """A checkpoint's manifest, and for each (component, path) what is here of it.
+
+    Raises:
+        UsageError, ManifestError: no such target, or no valid manifest.
+    """
+    context = Context.make(home)
+    manifest = resolve(target, context, local=True).manifest
+    find = context.store.blobs.find
+    return manifest, {
+        (component.name, file.path): find(file.blake3, file.size, file.chunks).presence
+        for component, file in manifest.walk()
+    }
+
+
+def diff(a: str, b: str, *, home: Home = None) -> Difference:
+    """What a machine that has A would fetch for B.
+
+    Raises:
+        UsageError, ManifestError: no such target, or no valid manifest.
+    """
+    context = Context.make(home)
+    before, after = (resolve(text, context, local=True).manifest for text in (a, b))
+    have = {digest for _, file in before.walk() for _, digest in file.chunks}
+    files: list[FileDiff] = []
+    fetch = 0
+    for component, file in after.walk():
+        shared = new = 0
+        for size, digest in file.chunks:
+            if digest in have:
+                shared += size
+            else:
+                new += size
+                have.add(digest)
+        fetch += new
+        files.append(FileDiff(component.name, file.path, file.size, shared, new))
+    there = {(each.component, each.path) for each in files}
+    gone = [
+        (component.name, file)
+        for component, file in before.walk()
+        if (component.name, file.path) not in there
+    ]
+    files += [FileDiff(name, file.path, file.size, 0, 0, only_in_a=True) for name, file in gone]
+    return Difference(tuple(files), fetch, after.total_bytes)
+
+
+def rm(targets: Iterable[str], *, home: Home = None) -> tuple[list[Manifest], Collected]:
+    """Removes checkpoints and the blobs that nothing else needs. Adopted files are never touched.
+
+    Raises:
+        UsageError: nothing here goes by that target; nothing is then removed.
+    """
+    context = Context.make(home)
+    manifests = [resolve(text, context, local=True).manifest for text in targets]
+    for manifest in manifests:
+        forget(context.store, manifest)
+    return manifests, _collector(context).collect()
+
+
+def gc(
+    *,
+    dry_run: bool = False,
+    max_bytes: int | None = None,
+    older_than_s: float | None = None,
+    home: Home = None,
+) -> Collected:
+    """Removes what no name or pin needs. See store.collect.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+    context = Context.make(home)
+    collector = _collector(context, dry_run=dry_run)
+    return collector.collect(older_than_s=older_than_s, max_bytes=max_bytes)
+
+
+def _collector(context: Context, *, dry_run: bool = False) -> Collector:
+    pinned = [bytes.fromhex(each) for each in context.config.pins.values()]
+    return Collector(context.store, pinned=pinned, dry_run=dry_run)

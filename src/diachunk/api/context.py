@@ -1,0 +1,66 @@
+"""What every call of the library shares: settings, the store, the manifests that ship with the package."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from diachunk.config import Config, load_config
+from diachunk.errors import DiachunkError
+from diachunk.manifest import Manifest, decode
+from diachunk.store.store import Store
+
+
+@dataclass(frozen=True)
+class Context:
+    """Settings, and the store opened when first asked for."""
+
+    config: Config
+
+    @classmethod
+    def make(cls, home: str | os.PathLike[str] | None = None) -> Context:
+        """Reads the settings. `home` overrides the store's place.
+
+        Raises:
+            UsageError: a setting is wrong.
+            StoreError: there is nowhere to keep a store.
+        """
+        if home is not None:
+            environment = {**os.environ, "DIACHUNK_HOME": os.fspath(home)}
+            return cls(load_config(environment))
+        return cls(load_config())
+
+    @cached_property
+    def store(self) -> Store:
+        return Store.open(self.config.home)
+
+    @cached_property
+    def lower_stores(self) -> tuple[Store, ...]:
+        """Read-only stores of the site, as donors. One that cannot be opened is passed over."""
+        opened = []
+        for root in self.config.stores:
+            try:
+                opened.append(Store.open(root, create=False))
+            except DiachunkError:
+                continue
+        return tuple(opened)
+
+    def with_patience(self, seconds: float | None) -> Context:
+        if seconds is None:
+            return self
+        limits = dataclasses.replace(self.config.limits, patience_s=seconds)
+        return Context(dataclasses.replace(self.config, limits=limits))
+
+
+def bundled_manifests() -> Iterator[Manifest]:
+    """The manifests that ship inside the package. Each is proven true by a test."""
+    package = Path(__file__).parent.parent
+    for folder in (package / "manifests", package.parent.parent / "manifests"):
+        if folder.is_dir():
+            for path in sorted(folder.glob("*.json")):
+                yield decode(path.read_bytes())
+            return

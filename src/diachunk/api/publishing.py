@@ -1,0 +1,196 @@
+"""publish: files that lie here -> a manifest. Nothing leaves this machine."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from diachunk.api.context import Context
+from diachunk.chunking.hashing import HashedFile, hash_files
+from diachunk.errors import StoreError, UsageError, from_os_error
+from diachunk.manifest import ChunkList, Component, FileEntry, Manifest, build, encode
+from diachunk.manifest.model import DEFAULT_REVISION, RULE
+from diachunk.manifest.names import is_component, parse_ref
+from diachunk.store.adopted import AdoptedFile
+from diachunk.store.files import Files
+from diachunk.store.ingest import ingest
+from diachunk.store.stamps import Stamp
+from diachunk.store.store import Store
+from diachunk.transfer.progress import How, Listener, Progress, silent
+
+_LEFT_OUT = (".",)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What publishing yielded. `file` is where the manifest was written, `left_out` what was not published."""
+
+    manifest: Manifest
+    file: Path | None
+    left_out: tuple[Path, ...]
+
+    @property
+    def id(self) -> str:
+        return self.manifest.hex_id
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    component: str
+    path: str
+    file: Path
+
+
+def publish(
+    sources: Iterable[str | os.PathLike[str]],
+    *,
+    name: str,
+    revision: str = DEFAULT_REVISION,
+    origins: Sequence[str] = (),
+    out: str | os.PathLike[str] | None = None,
+    copy: bool = False,
+    store: bool = True,
+    force: bool = False,
+    upstream: Mapping[str, Mapping[str, str]] | None = None,
+    progress: Listener = silent,
+    home: str | os.PathLike[str] | None = None,
+) -> Published:
+    """Makes a manifest of files and, unless `store` is off, adopts them where they lie.
+
+    Args:
+        sources: files, directories, or `component=PATH`.
+        origins: http(s) URL prefixes to write into the manifest as hints.
+        out: also write the manifest to this file.
+        copy: take the files into the store, by reflink where the file system can, else by copying.
+        store: whether the store should know the files and the name; off, nothing but `out` is written.
+        force: move NAME@REV if it already stands for another manifest.
+        upstream: for each component, where its files came from (kind, repository, commit); inside the id.
+
+    Raises:
+        UsageError: no such file, no such name grammar, two files for one path.
+        IntegrityError: a file changed while it was read.
+        ManifestError: the names cannot stand in a manifest.
+        TrustError: NAME@REV stands for another manifest and `force` is off.
+        StoreError: the disk refused.
+    """
+    name, revision = parse_ref(f"{name}@{revision}")
+    found, left_out = _collect([os.fspath(each) for each in sources])
+    # `--no-store` must work where there is no store and no place for one.
+    context = Context.make(home) if store else None
+    paths = list(dict.fromkeys(each.file for each in found))
+    inside: dict[Path, Path] = {}
+    try:
+        if copy and context is not None:
+            for path in paths:
+                inside[path] = ingest(context.store, path)
+        component_of = {inside.get(each.file, each.file): each.component for each in found}
+        read = hash_files([inside.get(path, path) for path in paths], read=_teller(progress, component_of))
+        hashed = dict(zip(paths, read, strict=True))
+        components = _components(found, hashed, upstream or {})
+        manifest = build(name, revision, components, chunking=_rule(read), origins=tuple(origins))
+        if context is not None:
+            _keep(context.store, manifest, hashed, copied=copy, force=force)
+    finally:
+        for temporary in inside.values():
+            temporary.unlink(missing_ok=True)
+    written = Path(out) if out is not None else None
+    if written is not None:
+        Files(0o755).replace_text(written, encode(manifest))
+    return Published(manifest, written, left_out)
+
+
+def _teller(progress: Listener, component_of: Mapping[Path, str]) -> Callable[[Path, int], None]:
+    return lambda path, size: progress(Progress(size, component_of[path], How.HASHED))
+
+
+def _collect(sources: Sequence[str]) -> tuple[list[_Source], tuple[Path, ...]]:
+    """Lists the files of all sources in manifest order, and what was left out."""
+    if not sources:
+        raise UsageError("nothing to publish", hint="give files, directories or component=PATH")
+    found: dict[tuple[str, str], _Source] = {}
+    left_out: list[Path] = []
+    for text in sources:
+        component, path = _split(text)
+        for relative, file in _walk(path, left_out):
+            each = _Source(component, unicodedata.normalize("NFC", relative), file)
+            if (component, each.path) in found:
+                raise UsageError(f"two files for {component or 'the checkpoint'}: {each.path}")
+            found[component, each.path] = each
+    if not found:
+        raise UsageError(f"no files in {sources[0]}")
+    return sorted(found.values(), key=lambda each: (each.component, each.path.encode())), tuple(left_out)
+
+
+def _split(text: str) -> tuple[str, Path]:
+    component, equals, rest = text.partition("=")
+    if equals and is_component(component) and component and not os.path.lexists(text):
+        return component, Path(rest)
+    return "", Path(text)
+
+
+def _walk(path: Path, left_out: list[Path]) -> list[tuple[str, Path]]:
+    """(path in the checkpoint, file) for a file or a directory. Names that start with "." are left out."""
+    if path.is_file():
+        return [(path.name, Path(os.path.abspath(path)))]
+    if not path.is_dir():
+        raise UsageError(
+            f"{path}: no such file or directory" if not path.exists() else f"{path}: no regular file"
+        )
+    root = Path(os.path.abspath(path))
+    found: list[tuple[str, Path]] = []
+
+    def refuse(error: OSError) -> None:
+        raise from_os_error(error, "read", error.filename)
+
+    for directory, directories, files in os.walk(root, onerror=refuse):
+        here = Path(directory)
+        hidden = [each for each in (*directories, *files) if each.startswith(_LEFT_OUT)]
+        left_out += [here / each for each in hidden]
+        links = [each for each in directories if (here / each).is_symlink()]
+        left_out += [here / each for each in links if each not in hidden]
+        directories[:] = sorted(each for each in directories if each not in hidden and each not in links)
+        for each in sorted(set(files) - set(hidden)):
+            file = here / each
+            if not file.is_file():
+                raise UsageError(f"{file}: no regular file (a dangling link, a device or a socket)")
+            found.append((file.relative_to(root).as_posix(), file))
+    return found
+
+
+def _components(
+    found: Sequence[_Source], hashed: Mapping[Path, HashedFile], upstream: Mapping[str, Mapping[str, str]]
+) -> list[Component]:
+    files: dict[str, list[FileEntry]] = {}
+    for each in found:
+        one = hashed[each.file]
+        entry = FileEntry(each.path, one.size, one.blake3, ChunkList(one.digests, one.sizes), one.sha256)
+        files.setdefault(each.component, []).append(entry)
+    return [Component(name, tuple(entries), dict(upstream.get(name, {}))) for name, entries in files.items()]
+
+
+def _rule(hashed: Iterable[HashedFile]) -> str:
+    """The chunking that the manifest names: a plug-in's rule as soon as one file was cut by it."""
+    rules = {each.rule for each in hashed} - {RULE}
+    return min(rules) if rules else RULE
+
+
+def _keep(
+    store: Store, manifest: Manifest, hashed: Mapping[Path, HashedFile], *, copied: bool, force: bool
+) -> None:
+    store.catalog.set_ref(manifest.name, manifest.revision, manifest.id, force=force)
+    store.catalog.add(manifest)
+    for original, one in hashed.items():
+        chunk_list = ChunkList(one.digests, one.sizes).id
+        stamp = Stamp.of(one.status).adding(chunk_list=chunk_list, blake3=one.blake3.hex(), sha256=one.sha256)
+        if copied:
+            store.blobs.take_in(one.blake3, one.path, stamp)
+        elif not original.is_relative_to(store.root):
+            store.blobs.adopted.put(one.blake3, AdoptedFile(original, stamp))
+    for _, file in manifest.walk():
+        if store.blobs.find(file.blake3, file.size, file.chunks).path is None:
+            raise StoreError(f"{file.path} changed right after it was published", hint="publish it again")
+    store.snapshots.build(manifest)
+    store.snapshots.name(manifest.name, manifest.revision, manifest.id)

@@ -1,0 +1,138 @@
+"""TARGET: what a user may write for a checkpoint, and which manifest it stands for."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from diachunk.api.context import Context, bundled_manifests
+from diachunk.digest import Digest, parse_digest
+from diachunk.errors import ManifestError, UsageError, from_os_error
+from diachunk.manifest import Manifest, decode
+from diachunk.manifest.names import is_name, parse_ref
+from diachunk.sources.context import SourceContext
+from diachunk.sources.document import fetch_document
+
+_ID = re.compile(r"[0-9a-f]{8,64}")
+
+
+class By(enum.Enum):
+    """How a target was named; only names are moved by a fetch."""
+
+    NAME = "name"
+    ID = "id"
+    FILE = "file"
+    URL = "url"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A target's manifest."""
+
+    manifest: Manifest
+    by: By
+
+
+def resolve(text: str, context: Context, *, local: bool = False) -> Resolved:
+    """Finds the manifest that TARGET stands for.
+
+    Args:
+        local: for verbs that only look at what is here: a name also finds a stored manifest that bears it.
+
+    Raises:
+        UsageError: nothing here goes by that target; says what would.
+        ManifestError: the file or URL holds no valid manifest.
+        TransferIncomplete: the URL did not answer.
+    """
+    if text.startswith("hub:"):
+        raise UsageError(
+            f"{text}: this version does not read hubs", hint="publish the files, then fetch the manifest"
+        )
+    if "://" in text:
+        return _from_url(text, context)
+    if text.startswith(("./", "../", "/")) or text.endswith((".json", ".toml")):
+        return Resolved(_from_file(Path(text), context), By.FILE)
+    if _ID.fullmatch(text) and (found := _by_id(text, context)) is not None:
+        return Resolved(found, By.ID)
+    return Resolved(_by_name(text, context, local=local), By.NAME)
+
+
+def _from_url(text: str, context: Context) -> Resolved:
+    limits = context.config.limits
+    if text.startswith("file://"):
+        return Resolved(_from_file(Path(text.removeprefix("file://")), context), By.FILE)
+    if not text.startswith(("http://", "https://")):
+        raise UsageError(f"{text}: not an http(s) or file URL")
+    data = fetch_document(text, SourceContext(limits), limits.manifest_bytes_max)
+    return Resolved(_decode(data, text, context), By.URL)
+
+
+def _from_file(path: Path, context: Context) -> Manifest:
+    limit = context.config.limits.manifest_bytes_max
+    if path.suffix == ".toml":
+        raise UsageError(f"{path}: this version does not read recipes", hint="give a manifest (.json)")
+    try:
+        with open(path, "rb") as file:
+            data = file.read(limit + 1)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise UsageError(f"{path}: no such manifest file") from error
+    except OSError as error:
+        raise from_os_error(error, "read", path) from error
+    return _decode(data, str(path), context)
+
+
+def _decode(data: bytes, label: str, context: Context) -> Manifest:
+    try:
+        return decode(data, context.config.limits)
+    except ManifestError as error:
+        error.args = (f"{label}: {error.message}",)
+        error.message = f"{label}: {error.message}"
+        raise
+
+
+def _by_id(text: str, context: Context) -> Manifest | None:
+    """By full id or unique prefix; None when nothing matches and the text could be a name as well."""
+    catalog = context.store.catalog
+    if len(text) == 64:
+        return catalog.get(parse_digest(text))
+    try:
+        return catalog.get(catalog.by_prefix(text))
+    except UsageError:
+        if is_name(text) and not any(each.hex().startswith(text) for each in catalog.ids()):
+            return None
+        raise
+
+
+def _by_name(text: str, context: Context, *, local: bool) -> Manifest:
+    name, revision = parse_ref(text)
+    catalog = context.store.catalog
+    found = catalog.ref(name, revision)
+    if found is not None:
+        return catalog.get(found)
+    pinned = context.config.pins.get(f"{name}@{revision}")
+    bundled = {
+        each.id: each for each in bundled_manifests() if (each.name, each.revision) == (name, revision)
+    }
+    if pinned is not None:
+        return bundled.get(bytes.fromhex(pinned)) or catalog.get(bytes.fromhex(pinned))
+    if bundled:
+        return next(iter(bundled.values()))
+    bearing = [each for each in catalog.manifests() if (each.name, each.revision) == (name, revision)]
+    if local and len(bearing) == 1:
+        return bearing[0]
+    raise _unknown(f"{name}@{revision}", [each.id for each in bearing], context)
+
+
+def _unknown(ref: str, bearing: list[Digest], context: Context) -> UsageError:
+    if bearing:
+        ids = ", ".join(each.hex()[:16] for each in bearing)
+        return UsageError(f"no name {ref} here", hint=f"stored manifests bear it; fetch one by its id: {ids}")
+    known = sorted(
+        {str(ref) for ref in context.store.catalog.refs()} | {each.ref for each in bundled_manifests()}
+    )
+    hint = "give a manifest file or URL"
+    if known:
+        hint += f"; known here: {', '.join(known[:6])}{', …' if len(known) > 6 else ''}"
+    return UsageError(f"nothing here is called {ref}", hint=hint)

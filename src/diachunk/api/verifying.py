@@ -1,0 +1,304 @@
+"""verify: is every byte still what it was? And, when asked, what is not gets fetched again."""
+
+from __future__ import annotations
+
+import enum
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from diachunk.api.context import Context
+from diachunk.api.targets import resolve
+from diachunk.bitmap import Bitmap
+from diachunk.digest import Digest
+from diachunk.errors import DiachunkError, StoreError, UsageError
+from diachunk.formats.base import FileAccess, TensorSpan
+from diachunk.formats.registry import find_tensors
+from diachunk.manifest import ChunkList, Manifest
+from diachunk.schedule.work import BlobFacts
+from diachunk.sources.context import SourceContext
+from diachunk.sources.open import open_origins
+from diachunk.store.blobs import Presence
+from diachunk.transfer.assemble import Assembly, Report, wanted
+from diachunk.transfer.check import Checked, check_files
+from diachunk.transfer.destination import Destination, DirectoryDestination, StoreDestination
+from diachunk.transfer.progress import Listener, silent
+
+_TENSORS_NAMED_MAX = 8
+
+
+class State(enum.Enum):
+    """What verifying found of one file."""
+
+    OK = "ok"
+    DAMAGED = "damaged"
+    CUT_OFF = "cut off"
+    TOO_LONG = "too long"
+    MISSING = "missing"
+    UNFINISHED = "unfinished"
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One chunk whose bytes are wrong: [offset, offset + size) of its file, and the tensors it touches."""
+
+    chunk: int
+    offset: int
+    size: int
+    digest: Digest
+    tensors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileReport:
+    """One file. `location` is what was read, None if nothing was there; `why` says more, or is ""."""
+
+    checkpoint: str
+    component: str
+    path: str
+    size: int
+    location: Path | None
+    state: State
+    damage: tuple[Damage, ...] = ()
+    repaired: bool = False
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What verifying found, file by file, and what repairing took."""
+
+    files: tuple[FileReport, ...]
+    checked_bytes: int
+    elapsed_s: float
+    repair: Report | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything is right, or was put right."""
+        return all(file.state is State.OK or file.repaired for file in self.files)
+
+
+def verify(
+    targets: Iterable[str | os.PathLike[str]] = (),
+    *,
+    directory: str | os.PathLike[str] | None = None,
+    repair: bool = False,
+    force: bool = False,
+    subset: tuple[int, int] | None = None,
+    origins: Iterable[str] = (),
+    max_down_bps: int | None = None,
+    progress: Listener = silent,
+    home: str | os.PathLike[str] | None = None,
+) -> VerifyReport:
+    """Reads files and compares every chunk with its digest.
+
+    Args:
+        targets: checkpoints; without any, everything that this store holds.
+        directory: look for the (one) target's files there, as `fetch --to` lays them out.
+        repair: fetch what is wrong. A blob of the store is mended in place, the user's own files never:
+            the store then gets its own copy.
+        force: with `directory` and `repair`, also replace files that diachunk did not put there.
+        subset: (k, n): only the k-th of n parts of all chunks, for scheduled scrubs; 1 <= k <= n.
+
+    Raises:
+        UsageError, ManifestError, StoreError, Interrupted; with `repair` also TransferIncomplete.
+    """
+    context = Context.make(home)
+    manifests, explicit = _manifests([os.fspath(each) for each in targets], context)
+    if directory is not None and len(manifests) != 1:
+        raise UsageError("to verify a directory, name the one checkpoint that it should hold")
+    if directory is not None and not Path(directory).is_dir():
+        raise UsageError(f"{os.fspath(directory)}: no such directory")
+    walk = _Walk(context, subset, progress)
+    for manifest in manifests:
+        walk.check(manifest, _destination(context, directory, force), named=explicit)
+    if not repair:
+        return walk.report()
+    return _repair(walk, context, tuple(origins), max_down_bps, progress)
+
+
+def _destination(context: Context, directory: str | os.PathLike[str] | None, force: bool) -> Destination:
+    if directory is None:
+        return StoreDestination(context.store)
+    return DirectoryDestination(context.store, Path(directory), force=force)
+
+
+def _manifests(targets: Sequence[str], context: Context) -> tuple[list[Manifest], bool]:
+    if targets:
+        return [resolve(text, context, local=True).manifest for text in targets], True
+    return list(context.store.catalog.manifests()), False
+
+
+@dataclass(slots=True)
+class _Finding:
+    manifest: Manifest
+    destination: Destination
+    facts: BlobFacts
+    checked: Checked | None
+    report: FileReport
+
+
+class _Walk:
+    """Collects findings over several checkpoints; a blob that several share is read once."""
+
+    def __init__(self, context: Context, subset: tuple[int, int] | None, listener: Listener) -> None:
+        self.findings: list[_Finding] = []
+        self.checked_bytes = 0
+        self.elapsed_s = 0.0
+        self._context = context
+        self._subset = subset
+        self._listener = listener
+        self._seen: dict[tuple[Path, Digest], Checked] = {}
+
+    def check(self, manifest: Manifest, destination: Destination, *, named: bool) -> None:
+        started_at = time.monotonic()
+        present: list[tuple[BlobFacts, Path]] = []
+        absent: list[BlobFacts] = []
+        files = wanted(manifest, None, merged=False)
+        for facts in files:
+            path = self._locate(facts, destination, manifest)
+            if path is not None:
+                present.append((facts, path))
+            elif named or self._was_here(manifest, facts):
+                absent.append(facts)
+        fresh = {(path, facts.chunks.id): (facts, path) for facts, path in present}
+        todo = [pair for key, pair in fresh.items() if key not in self._seen]
+        leave_out = [self._outside(facts.chunks) for facts, _ in todo] if self._subset else None
+        checks = check_files(todo, self._context.config.limits, leave_out=leave_out, listener=self._listener)
+        for checked in checks:
+            self._seen[checked.path, checked.facts.chunks.id] = checked
+            self.checked_bytes += sum(checked.facts.chunks.sizes[index] for index in checked.good)
+        for facts, path in present:
+            self._note(manifest, destination, facts, self._seen[path, facts.chunks.id])
+        for facts in absent:
+            state = State.UNFINISHED if destination.partial(facts).exists() else State.MISSING
+            self._add(manifest, destination, facts, None, state)
+        self.elapsed_s += time.monotonic() - started_at
+
+    def _locate(self, facts: BlobFacts, destination: Destination, manifest: Manifest) -> Path | None:
+        """The file to read: also one whose record no longer fits (an adopted file that was changed)."""
+        holding = destination.find(facts)
+        if holding.path is not None or not destination.merges_equal_files:
+            return holding.path
+        link = self._context.store.layout.snapshot(manifest.id) / facts.component / facts.path
+        return link.resolve() if link.is_file() else None
+
+    def _was_here(self, manifest: Manifest, facts: BlobFacts) -> bool:
+        return (self._context.store.layout.snapshot(manifest.id) / facts.component / facts.path).is_symlink()
+
+    def _outside(self, chunks: ChunkList) -> Bitmap:
+        part, parts = self._subset or (1, 1)
+        numbers = (int.from_bytes(chunks.digest(index)[:8], "big") for index in range(len(chunks)))
+        return Bitmap(
+            len(chunks), (index for index, number in enumerate(numbers) if number % parts != part - 1)
+        )
+
+    def _note(self, manifest: Manifest, destination: Destination, facts: BlobFacts, checked: Checked) -> None:
+        if checked.right:
+            if not self._subset:
+                holding = destination.find(facts)
+                if holding.path is not None and holding.presence is not Presence.PROVEN:
+                    destination.prove(facts, holding)
+            self._add(manifest, destination, facts, checked, State.OK)
+            return
+        actual = checked.actual_size or 0
+        state = State.DAMAGED
+        if actual != facts.size:
+            state = State.CUT_OFF if actual < facts.size else State.TOO_LONG
+        self._add(manifest, destination, facts, checked, state)
+
+    def _add(
+        self,
+        manifest: Manifest,
+        destination: Destination,
+        facts: BlobFacts,
+        checked: Checked | None,
+        state: State,
+    ) -> None:
+        report = FileReport(
+            manifest.ref,
+            facts.component,
+            facts.path,
+            facts.size,
+            checked.path if checked else None,
+            state,
+            _damage(checked) if checked and state is not State.OK else (),
+        )
+        self.findings.append(_Finding(manifest, destination, facts, checked, report))
+
+    def report(self, repair: Report | None = None) -> VerifyReport:
+        return VerifyReport(
+            tuple(each.report for each in self.findings), self.checked_bytes, self.elapsed_s, repair
+        )
+
+
+def _damage(checked: Checked) -> tuple[Damage, ...]:
+    """Names what the bad chunks hold, as far as the file's header can still be read."""
+    chunks = checked.facts.chunks
+    spans = _spans(checked.path, checked.facts.path)
+    found = []
+    for index in checked.bad:
+        start, end = chunks.offsets[index], chunks.offsets[index + 1]
+        touched = [span.name for span in spans if span.offset < end and start < span.end]
+        found.append(
+            Damage(index, start, end - start, chunks.digest(index), tuple(touched[:_TENSORS_NAMED_MAX]))
+        )
+    return tuple(found)
+
+
+def _spans(path: Path, name: str) -> tuple[TensorSpan, ...]:
+    try:
+        with FileAccess(path) as file:
+            return find_tensors(name, file).spans
+    except OSError:
+        return ()
+
+
+def _repair(
+    walk: _Walk, context: Context, origins: tuple[str, ...], max_down_bps: int | None, progress: Listener
+) -> VerifyReport:
+    """Puts right what is wrong, checkpoint by checkpoint, through the one engine."""
+    total = Report()
+    groups: dict[Digest, list[_Finding]] = {}
+    for finding in walk.findings:
+        if finding.report.state is not State.OK:
+            groups.setdefault(finding.manifest.id, []).append(finding)
+    config = context.config
+    failed: DiachunkError | None = None
+    for findings in groups.values():
+        manifest, destination = findings[0].manifest, findings[0].destination
+        sources = open_origins((*origins, *config.origins), manifest.origins, SourceContext(config.limits))
+        assembly = Assembly(
+            context.store,
+            destination,
+            sources,
+            config.limits,
+            lower=context.lower_stores,
+            max_down_bps=max_down_bps or config.max_down_bps,
+            listener=progress,
+        )
+        unique = {
+            each.facts.digest if destination.merges_equal_files else id(each): each for each in findings
+        }
+        try:
+            done = assembly.make_present(
+                [each.facts for each in unique.values()],
+                [each.checked for each in unique.values() if each.checked is not None],
+            )
+        except (StoreError, UsageError):
+            raise
+        except DiachunkError as error:
+            failed = failed or error
+            continue
+        context.store.snapshots.build(manifest)
+        total.fetched_bytes += done.fetched_bytes
+        total.reused_bytes += done.reused_bytes
+        total.elapsed_s += done.elapsed_s
+        for each in findings:
+            each.report = replace(each.report, repaired=True)
+    if failed is not None:
+        raise failed
+    return walk.report(total)

@@ -1,0 +1,198 @@
+"""One pass over a file: chunk digests, the whole file's BLAKE3 and its SHA-256, on all cores, in bounded memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import threading
+from array import array
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from diachunk.chunking.cuts import cut_sizes, rule_for
+from diachunk.digest import Digest, digest_of, hasher
+from diachunk.errors import IntegrityError, from_os_error
+from diachunk.formats.base import FileAccess
+from diachunk.formats.registry import find_tensors
+from diachunk.limits import CHUNK_BYTES
+
+_BUFFERS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class HashedFile:
+    """What one pass found. `status` is the file's identity, the same before and after the pass."""
+
+    path: Path
+    size: int
+    blake3: Digest
+    sha256: str
+    sizes: array[int]
+    digests: bytes
+    rule: str
+    status: os.stat_result
+
+
+def hash_files(
+    files: Sequence[Path], *, read: Callable[[Path, int], None] = lambda path, size_bytes: None
+) -> list[HashedFile]:
+    """Hashes files, large ones one at a time on all cores, small ones side by side.
+
+    Args:
+        read: told the file and the bytes read since the last call; may be called from any thread.
+
+    Raises:
+        IntegrityError: a file changed while it was read.
+        StoreError: a file cannot be read.
+    """
+    with ThreadPoolExecutor(os.cpu_count() or 2, "diachunk-hash") as pool:
+        small = {path: pool.submit(hash_one, path, read) for path in files if _is_small(path)}
+        large = {path: hash_one(path, read) for path in files if path not in small}
+        return [large[path] if path in large else small[path].result() for path in files]
+
+
+def _is_small(path: Path) -> bool:
+    try:
+        return path.stat().st_size <= CHUNK_BYTES
+    except OSError as error:
+        raise from_os_error(error, "read", path) from error
+
+
+def hash_one(path: Path, read: Callable[[Path, int], None] = lambda path, size_bytes: None) -> HashedFile:
+    """Hashes one file. See hash_files."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            before = os.fstat(fd)
+            layout = find_tensors(path.name, FileAccess(fd))
+            sizes = cut_sizes(before.st_size, layout.spans)
+            with _Pass(sizes) as running:
+                for size in sizes:
+                    if not running.feed(fd, size):
+                        break
+                    read(path, size)
+            after = os.fstat(fd)
+        finally:
+            os.close(fd)
+        now = path.stat()
+    except OSError as error:
+        raise from_os_error(error, "read", path) from error
+    if running.fed != len(sizes) or any(_identity(before) != _identity(each) for each in (after, now)):
+        raise IntegrityError(
+            f"{path} changed while it was read", hint="publish it again once nothing writes it"
+        )
+    return HashedFile(
+        path,
+        before.st_size,
+        running.whole.digest(),
+        running.sha256.hexdigest(),
+        sizes,
+        b"".join(running.digests),
+        rule_for(layout),
+        after,
+    )
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+class _Pass:
+    """Three hashes over one stream of chunks: SHA-256 and the whole file's BLAKE3 in order, each on its own
+    thread (both release the GIL), chunk digests on the reading thread. A small ring of buffers bounds memory.
+
+    A file of one chunk is hashed inline: threads would cost more than they save.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.whole = hasher()
+        self.sha256 = hashlib.sha256()
+        self.digests: list[Digest] = []
+        self.fed = 0
+        self._offset = 0
+        self._inline = len(sizes) <= 1
+        count = 1 if self._inline else min(_BUFFERS, len(sizes))
+        self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        for _ in range(count):
+            self._free.put(memoryview(bytearray(max(sizes, default=1))))
+        self._ordered = [_Ordered(self.whole.update), _Ordered(self.sha256.update)]
+
+    def feed(self, fd: int, size: int) -> bool:
+        """Reads and hashes the next chunk; False if the file ends before."""
+        buffer = self._free.get()
+        view = buffer[:size]
+        done = 0
+        while done < size and (count := os.preadv(fd, [view[done:]], self._offset + done)):
+            done += count
+        if done < size:
+            self._free.put(buffer)
+            return False
+        self._offset += size
+        self.fed += 1
+        if self._inline:
+            for ordered in self._ordered:
+                ordered.update(view)
+            self.digests.append(digest_of(view))
+            self._free.put(buffer)
+            return True
+        pending = _Pending(3, lambda: self._free.put(buffer))
+        for ordered in self._ordered:
+            ordered.put(view, pending.release)
+        self.digests.append(digest_of(view))
+        pending.release()
+        return True
+
+    def __enter__(self) -> _Pass:
+        if not self._inline:
+            for ordered in self._ordered:
+                ordered.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for ordered in self._ordered:
+            ordered.finish()
+
+
+class _Pending:
+    """Calls back once it was released by everybody who holds it."""
+
+    def __init__(self, holders: int, last: Callable[[], None]) -> None:
+        self._left = holders
+        self._last = last
+        self._lock = threading.Lock()
+
+    def release(self) -> None:
+        with self._lock:
+            self._left -= 1
+            left = self._left
+        if not left:
+            self._last()
+
+
+class _Ordered:
+    """Feeds one running hash, in order, on a thread of its own."""
+
+    def __init__(self, update: Callable[[memoryview], object]) -> None:
+        self.update = update
+        self._jobs: queue.SimpleQueue[tuple[memoryview, Callable[[], None]] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="diachunk-hash", daemon=True)
+        self._thread.start()
+
+    def put(self, view: memoryview, done: Callable[[], None]) -> None:
+        self._jobs.put((view, done))
+
+    def finish(self) -> None:
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            self.update(job[0])
+            job[1]()

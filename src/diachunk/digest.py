@@ -1,0 +1,41 @@
+"""Digests: 32 bytes of BLAKE3, lower-case hex in text. The only place that imports blake3."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeAlias
+
+from blake3 import blake3
+
+DIGEST_BYTES = 32
+Digest: TypeAlias = bytes
+"""32 raw bytes."""
+
+_HEX = re.compile(r"[0-9a-f]{64}")
+_MANIFEST_CONTEXT = "diachunk manifest v1"
+
+
+def digest_of(data: bytes | bytearray | memoryview) -> Digest:
+    """BLAKE3 of `data` on the calling thread; releases the GIL."""
+    return blake3(data).digest()
+
+
+def hasher() -> blake3:
+    """A running BLAKE3, for bytes that come in pieces."""
+    return blake3()
+
+
+def derive_id(canonical: bytes) -> Digest:
+    """The id of a manifest: BLAKE3 in derive_key mode over its canonical content."""
+    return blake3(canonical, derive_key_context=_MANIFEST_CONTEXT).digest()
+
+
+def parse_digest(text: object) -> Digest:
+    """Reads 64 lower-case hex digits.
+
+    Raises:
+        ValueError: anything else, upper case included.
+    """
+    if not isinstance(text, str) or not _HEX.fullmatch(text):
+        raise ValueError(f"not a digest (64 lower-case hex digits): {text!r:.80}")
+    return bytes.fromhex(text)

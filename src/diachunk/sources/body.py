@@ -1,0 +1,118 @@
+"""Reads a reply's body into a caller's buffer, in slices, so that progress, caps and stalls stay visible."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+from typing import Protocol, cast
+
+import urllib3
+from urllib3.response import BaseHTTPResponse
+
+from diachunk.limits import KiB
+from diachunk.schedule.health import Fault
+from diachunk.sources.base import Flow, SourceFault
+from diachunk.sources.connections import fault_of
+
+_DRIP_BYTES = 64 * KiB
+
+
+class _Readable(Protocol):
+    def readinto(self, view: memoryview, /) -> int: ...
+
+    def read1(self, size: int, /) -> bytes: ...
+
+
+class Body:
+    """One reply's body.
+
+    urllib3's own `readinto` is a read plus a copy (8 MiB a lane, 15-25% of the rate on loopback, see
+    docs/benchmarks.md), so the http.client response below it is read directly; where a urllib3 has no such
+    response, its own `readinto` serves.
+    """
+
+    def __init__(self, response: BaseHTTPResponse, flow: Flow) -> None:
+        self._response = response
+        self._flow = flow
+        below = getattr(response, "_fp", None)
+        self._below = cast(_Readable, below if isinstance(below, http.client.HTTPResponse) else response)
+        flow.on_cancel(self._wake)
+
+    def read_into(self, view: memoryview) -> None:
+        """Fills `view`.
+
+        Raises:
+            SourceFault: the body ended early or the connection broke (`resumable`), stalled, was cancelled.
+        """
+        while view:
+            wanted = min(self._flow.slice_bytes(), len(view))
+            try:
+                size = self._slice(view[:wanted])
+            except (http.client.HTTPException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+                self._flow.slice_bytes()
+                raise fault_of(error, resumable=True) from error
+            if not size:
+                self._flow.slice_bytes()
+                raise SourceFault(
+                    Fault.FAILED, f"closed the connection {len(view):,} bytes early", resumable=True
+                )
+            self._flow.advance(size)
+            view = view[size:]
+
+    def _slice(self, view: memoryview) -> int:
+        """One slice: as soon as anything is there on a slow line, whole on a fast one."""
+        if len(view) > _DRIP_BYTES:
+            return self._below.readinto(view)
+        data = self._below.read1(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def read_all(self, limit_bytes: int) -> bytes | None:
+        """The whole body, or None if it is larger than `limit_bytes`.
+
+        Raises:
+            SourceFault: it broke off.
+        """
+        pieces: list[bytes] = []
+        size = 0
+        while size <= limit_bytes:
+            try:
+                data = self._below.read1(self._flow.slice_bytes())
+            except (http.client.HTTPException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+                raise fault_of(error) from error
+            if not data:
+                announced = self._response.headers.get("Content-Length", "")
+                if announced.isdigit() and int(announced) != size:
+                    raise SourceFault(Fault.FAILED, "closed the connection early")
+                return b"".join(pieces)
+            pieces.append(data)
+            size += len(data)
+        return None
+
+    def expect_end(self) -> None:
+        """Nothing may follow.
+
+        Raises:
+            SourceFault: GARBLED: more bytes than were asked for.
+        """
+        try:
+            more = self._below.read1(1)
+        except (http.client.HTTPException, urllib3.exceptions.HTTPError, OSError, ValueError):
+            more = b""
+        if more:
+            raise SourceFault(Fault.GARBLED, "sent more bytes than were asked for")
+
+    def release(self) -> None:
+        """All was read: the connection goes back to the pool."""
+        self._response.release_conn()
+
+    def discard(self) -> None:
+        """The connection is not used again: bytes of this reply may still be on it."""
+        with contextlib.suppress(OSError, ValueError, urllib3.exceptions.HTTPError):
+            self._response.close()
+
+    def _wake(self) -> None:
+        # Shutting down the reading side wakes a recv that blocks in the lane; closing here would race with it.
+        with contextlib.suppress(OSError, ValueError, RuntimeError, AttributeError, io.UnsupportedOperation):
+            self._response.shutdown()

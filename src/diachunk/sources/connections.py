@@ -1,0 +1,207 @@
+"""Connections of one origin: pooled, through the user's proxies, with the system's certificates."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import netrc
+import os
+import socket
+import ssl
+import threading
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.response import BaseHTTPResponse
+from urllib3.util import Timeout, make_headers
+
+from diachunk.schedule.health import Fault
+from diachunk.sources.base import SourceFault
+from diachunk.sources.context import SourceContext
+
+_CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+class PrivateAddress(OSError):
+    """A host that only a manifest named turned out to be on a private network."""
+
+
+def _refuse_private(sock: socket.socket | None) -> None:
+    """Checked on the connected address, so that a name that resolves differently later cannot slip by."""
+    if sock is None:
+        return
+    address = ipaddress.ip_address(str(sock.getpeername()[0]).split("%", 1)[0])
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    if not mapped.is_global:
+        sock.close()
+        raise PrivateAddress(f"{address} is a private address that only the manifest names")
+
+
+class _PublicHTTPConnection(HTTPConnection):
+    def connect(self) -> None:
+        super().connect()
+        if not self.proxy:
+            _refuse_private(self.sock)
+
+
+class _PublicHTTPSConnection(HTTPSConnection):
+    def connect(self) -> None:
+        super().connect()
+        if not self.proxy:
+            _refuse_private(self.sock)
+
+
+class _PublicHTTPPool(HTTPConnectionPool):
+    ConnectionCls = _PublicHTTPConnection
+
+
+class _PublicHTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _PublicHTTPSConnection
+
+
+class Connections:
+    """A pool for direct connections and one for each proxy that the environment names."""
+
+    def __init__(self, context: SourceContext) -> None:
+        self._context = context
+        self._pools: dict[str, urllib3.PoolManager] = {}
+        self._tls: ssl.SSLContext | None = None
+        self._lock = threading.Lock()
+        self._timeout = Timeout(connect=context.limits.connect_timeout_s, read=context.limits.stall_s)
+
+    def get(self, url: str, headers: dict[str, str]) -> BaseHTTPResponse:
+        """Sends one GET and returns the reply, its body unread. Redirects are the caller's."""
+        pool = self._pool_for(url)
+        try:
+            return self._send(pool, url, headers)
+        except urllib3.exceptions.ProtocolError as error:
+            # A kept-alive connection that the server closed just now is no fault: once more, on a fresh one.
+            if isinstance(error, urllib3.exceptions.IncompleteRead) or not _closed_before_reply(error):
+                raise
+            return self._send(pool, url, headers)
+
+    def _send(self, pool: urllib3.PoolManager, url: str, headers: dict[str, str]) -> BaseHTTPResponse:
+        return pool.request(
+            "GET",
+            url,
+            headers=headers,
+            preload_content=False,
+            decode_content=False,
+            redirect=False,
+            retries=False,
+            timeout=self._timeout,
+        )
+
+    def _pool_for(self, url: str) -> urllib3.PoolManager:
+        split = urlsplit(url)
+        host = split.hostname or ""
+        proxies = getproxies()
+        proxy = "" if proxy_bypass(host) else proxies.get(split.scheme, proxies.get("all", ""))
+        with self._lock:
+            if proxy not in self._pools:
+                self._pools[proxy] = self._make_pool(proxy)
+            if split.scheme == "https" and self._tls is None:
+                self._tls = _tls_context()
+                for pool in self._pools.values():
+                    pool.connection_pool_kw["ssl_context"] = self._tls
+            return self._pools[proxy]
+
+    def _make_pool(self, proxy: str) -> urllib3.PoolManager:
+        options: dict[str, Any] = {"maxsize": self._context.limits.lanes_max, "block": False}
+        if self._tls is not None:
+            options["ssl_context"] = self._tls
+        if proxy:
+            return _proxy_pool(proxy, options)
+        pool = urllib3.PoolManager(**options)
+        if not self._context.named_by_user:
+            pool.pool_classes_by_scheme = {"http": _PublicHTTPPool, "https": _PublicHTTPSPool}
+        return pool
+
+    def close(self) -> None:
+        with self._lock:
+            for pool in self._pools.values():
+                pool.clear()
+
+
+def _proxy_pool(proxy: str, options: dict[str, Any]) -> urllib3.PoolManager:
+    split = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    if split.scheme not in ("http", "https"):
+        raise SourceFault(Fault.FAILED, f"cannot use a {split.scheme} proxy", resumable=False)
+    login = None
+    if split.username:
+        login = make_headers(proxy_basic_auth=f"{split.username}:{split.password or ''}")
+    bare = urlunsplit(split._replace(netloc=split.netloc.rpartition("@")[2]))
+    return urllib3.ProxyManager(bare, proxy_headers=login, **options)
+
+
+def _tls_context() -> ssl.SSLContext:
+    cafile = next((os.environ[name] for name in _CA_VARIABLES if os.environ.get(name)), None)
+    try:
+        return ssl.create_default_context(cafile=cafile)
+    except (OSError, ssl.SSLError) as error:
+        raise SourceFault(Fault.FAILED, f"cannot read certificates from {cafile}: {error}") from error
+
+
+def credentials_for(host: str) -> str | None:
+    """The Authorization header that the user's netrc holds for this very host, or None."""
+    try:
+        entry = netrc.netrc(os.environ.get("NETRC") or None).hosts.get(host)
+    except (OSError, netrc.NetrcParseError, RuntimeError):
+        return None
+    if entry is None:
+        return None
+    login, _, password = entry
+    return make_headers(basic_auth=f"{login}:{password}")["authorization"]
+
+
+def _closed_before_reply(error: urllib3.exceptions.ProtocolError) -> bool:
+    reasons = [each for each in error.args if isinstance(each, BaseException)]
+    return any(isinstance(each, http.client.RemoteDisconnected) for each in reasons)
+
+
+def fault_of(error: BaseException, *, resumable: bool = False) -> SourceFault:
+    """What a library's error means, in words for a person."""
+    if isinstance(error, SourceFault):
+        return error
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    for arg in [arg for each in list(chain) for arg in each.args if isinstance(arg, BaseException)]:
+        chain.append(arg)
+    for each in chain:
+        detail = _words_for(each)
+        if detail:
+            stalled = isinstance(each, (TimeoutError, urllib3.exceptions.ReadTimeoutError)) and resumable
+            return SourceFault(Fault.STALLED if stalled else Fault.FAILED, detail, resumable=resumable)
+    return SourceFault(Fault.FAILED, f"{type(error).__name__}: {error}"[:160], resumable=resumable)
+
+
+def _words_for(error: BaseException) -> str:
+    """One error of the chain in words, or "" to look further along it."""
+    known: tuple[tuple[type[BaseException], str], ...] = (
+        (PrivateAddress, str(error)),
+        (ssl.SSLCertVerificationError, f"certificate refused: {getattr(error, 'verify_message', '')}"),
+        (socket.gaierror, "host name not found"),
+        (urllib3.exceptions.NameResolutionError, "host name not found"),
+        (ConnectionRefusedError, "connection refused"),
+        (ConnectionResetError, "connection reset"),
+        (BrokenPipeError, "connection reset"),
+        (http.client.RemoteDisconnected, "closed the connection without a reply"),
+        (http.client.IncompleteRead, "closed the connection early"),
+        (urllib3.exceptions.ConnectTimeoutError, "no connection in time"),
+        (urllib3.exceptions.ReadTimeoutError, "no answer in time"),
+        (urllib3.exceptions.LocationParseError, "not a URL"),
+        (TimeoutError, "no data in time"),
+        (ssl.SSLError, f"TLS failed: {getattr(error, 'reason', '') or error}"),
+        (http.client.BadStatusLine, "does not speak HTTP"),
+    )
+    for kind, words in known:
+        if isinstance(error, kind):
+            return words
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return ""

@@ -1,0 +1,62 @@
+"""Fetches one small document (a manifest) whole, with a cap on its size and on the waiting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from diachunk.errors import ManifestError, TransferIncomplete
+from diachunk.limits import KiB
+from diachunk.schedule.health import Fault
+from diachunk.sources.base import SourceFault
+from diachunk.sources.body import Body
+from diachunk.sources.context import SourceContext
+from diachunk.sources.http import HttpOrigin
+from diachunk.sources.reply import check_status
+
+_SLICE_BYTES = 256 * KiB
+
+
+class _Deadline:
+    """The flow of a request that nobody schedules: it must only not take for ever."""
+
+    def __init__(self, seconds: float) -> None:
+        self._until = time.monotonic() + seconds
+
+    def slice_bytes(self) -> int:
+        if time.monotonic() > self._until:
+            raise SourceFault(Fault.STALLED, "takes too long")
+        return _SLICE_BYTES
+
+    def advance(self, size_bytes: int) -> None:
+        self.slice_bytes()
+
+    def on_cancel(self, wake: Callable[[], None]) -> None:
+        return
+
+
+def fetch_document(url: str, context: SourceContext, limit_bytes: int) -> bytes:
+    """GETs `url`.
+
+    Raises:
+        TransferIncomplete: it did not come.
+        ManifestError: it is larger than `limit_bytes`.
+        UsageError: not an http(s) URL.
+    """
+    origin = HttpOrigin(url, context)
+    flow = _Deadline(context.limits.patience_s * 4)
+    try:
+        response = origin.open_url(url, flow, {})
+        body = Body(response, flow)
+        try:
+            check_status(response.status, response.headers)
+            data = body.read_all(limit_bytes)
+        finally:
+            body.discard()
+    except SourceFault as fault:
+        raise TransferIncomplete(f"cannot get {url}: {fault.detail}") from fault
+    finally:
+        origin.close()
+    if data is None:
+        raise ManifestError(f"{url} is over {limit_bytes:,} bytes: no manifest")
+    return data

@@ -1,0 +1,137 @@
+"""An origin behind HTTP or HTTPS: ranges over keep-alive connections, redirects resolved once a file."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Mapping
+from urllib.parse import urljoin, urlsplit
+
+import urllib3
+from urllib3.response import BaseHTTPResponse
+
+from diachunk.version import __version__
+from diachunk.errors import UsageError, redact
+from diachunk.schedule.health import Fault, Tier
+from diachunk.schedule.work import Run
+from diachunk.sources.base import Flow, SourceFault, Stream
+from diachunk.sources.body import Body
+from diachunk.sources.connections import Connections, credentials_for, fault_of
+from diachunk.sources.context import SourceContext
+from diachunk.sources.reply import REDIRECTS, check_range, check_stream
+from diachunk.sources.template import OriginTemplate
+
+_HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"diachunk/{__version__}"}
+_LINK_WENT_STALE = frozenset({401, 403, 404, 410})
+
+
+class HttpOrigin:
+    """Any HTTP(S) server. One request is one Range; bodies are read straight into the lane's buffer."""
+
+    tier = Tier.NETWORK
+
+    def __init__(self, url: str, context: SourceContext) -> None:
+        split = urlsplit(url)
+        if split.scheme not in ("http", "https") or not split.hostname:
+            raise UsageError(f"origin {url}: not an http(s) URL")
+        if split.username is not None or split.password is not None:
+            raise UsageError(f"origin {url}: holds a login", hint="put it into ~/.netrc instead")
+        self._template = OriginTemplate(url)
+        self._host = split.netloc.lower()
+        self._scheme = split.scheme
+        self._limits = context.limits
+        self._authorization = credentials_for(split.hostname) if context.named_by_user else None
+        self._connections = Connections(context)
+        self._resolved: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self.label = self._host + (split.path.rstrip("/") if "{" not in split.path else "")
+
+    def fill(self, run: Run, start: int, view: memoryview, flow: Flow) -> None:
+        first, size = run.offset + start, len(view)
+        response = self._open(run, flow, {"Range": f"bytes={first}-{first + size - 1}"})
+        body = Body(response, flow)
+        try:
+            check_range(response.status, response.headers, first, size, run.blob.size)
+            body.read_into(view)
+            body.expect_end()
+        except BaseException:
+            body.discard()
+            raise
+        body.release()
+
+    def stream(self, run: Run, flow: Flow) -> Stream:
+        response = self._open(run, flow, {})
+        body = Body(response, flow)
+        try:
+            check_stream(response.status, response.headers, run.blob.size)
+        except BaseException:
+            body.discard()
+            raise
+        return HttpStream(body)
+
+    def close(self) -> None:
+        self._connections.close()
+
+    def _open(self, run: Run, flow: Flow, headers: Mapping[str, str]) -> BaseHTTPResponse:
+        return self.open_url(self._template.locate(run.blob.component, run.blob.path), flow, headers)
+
+    def open_url(self, first_url: str, flow: Flow, headers: Mapping[str, str]) -> BaseHTTPResponse:
+        """Follows redirects to a reply, its body unread. The last stop is remembered until it stops answering.
+
+        Raises:
+            SourceFault: no reply, too many redirects, or one to where none may lead.
+        """
+        with self._lock:
+            url = self._resolved.get(first_url, first_url)
+        stale_allowed = url != first_url
+        for _ in range(self._limits.redirects_max + 1):
+            flow.slice_bytes()
+            response = self._request(url, {**_HEADERS, **headers})
+            if response.status in REDIRECTS and response.headers.get("Location"):
+                target = urljoin(url, response.headers["Location"])
+                response.close()
+                url = self._checked(target)
+                continue
+            if response.status in _LINK_WENT_STALE and stale_allowed:
+                response.close()
+                stale_allowed = False
+                url = first_url
+                continue
+            with self._lock:
+                if url == first_url or response.status in _LINK_WENT_STALE:
+                    self._resolved.pop(first_url, None)
+                else:
+                    self._resolved[first_url] = url
+            return response
+        raise SourceFault(Fault.FAILED, f"more than {self._limits.redirects_max} redirects")
+
+    def _checked(self, url: str) -> str:
+        split = urlsplit(url)
+        if split.scheme not in ("http", "https") or not split.hostname:
+            raise SourceFault(Fault.FAILED, f"redirects to {redact(url):.80}")
+        if self._scheme == "https" and split.scheme == "http":
+            raise SourceFault(Fault.FAILED, f"redirects from https to plain http ({split.hostname})")
+        return url
+
+    def _request(self, url: str, headers: dict[str, str]) -> BaseHTTPResponse:
+        split = urlsplit(url)
+        if self._authorization and (split.scheme, split.netloc.lower()) == (self._scheme, self._host):
+            headers["Authorization"] = self._authorization
+        try:
+            return self._connections.get(url, headers)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise fault_of(error) from error
+
+
+class HttpStream:
+    """`Stream` over one reply's body."""
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+
+    def read_into(self, view: memoryview, flow: Flow) -> None:
+        self._body.read_into(view)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._body.discard()

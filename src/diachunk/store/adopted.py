@@ -1,0 +1,98 @@
+"""Files outside the store that it knows and reads and never writes: what was published, and `--to` directories."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diachunk.digest import Digest, parse_digest
+from diachunk.store.files import read_small
+from diachunk.store.layout import Layout
+from diachunk.store.stamps import Stamp
+
+_RECORD_BYTES_MAX = 1024 * 1024
+_PATHS_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptedFile:
+    """One such file.
+
+    Attributes:
+        ours: diachunk put it there (`--to`) and may replace it; False for the user's own files.
+    """
+
+    path: Path
+    stamp: Stamp
+    ours: bool = False
+
+    def unchanged(self) -> os.stat_result | None:
+        """Its status if it is the file that was stamped, else None."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status if self.stamp.matches(status) else None
+
+    def to_object(self) -> dict[str, Any]:
+        return {"path": str(self.path), "ours": self.ours, "stamp": self.stamp.to_object()}
+
+    @classmethod
+    def from_object(cls, value: Any) -> AdoptedFile | None:
+        try:
+            stamp = Stamp.from_object(value["stamp"])
+            path = Path(str(value["path"]))
+            return cls(path, stamp, value["ours"] is True) if stamp and path.is_absolute() else None
+        except (KeyError, TypeError):
+            return None
+
+
+class Adopted:
+    """The records: one small JSON list a digest."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def get(self, digest: Digest) -> list[AdoptedFile]:
+        data = read_small(self._layout.adopted(digest), _RECORD_BYTES_MAX)
+        try:
+            values = json.loads(data) if data else []
+        except (ValueError, RecursionError):
+            return []
+        files = (AdoptedFile.from_object(value) for value in values) if isinstance(values, list) else ()
+        return [each for each in files if each is not None]
+
+    def put(self, digest: Digest, file: AdoptedFile) -> None:
+        """Records a file, in place of what was recorded for its path."""
+        others = [each for each in self.get(digest) if each.path != file.path]
+        self._write(digest, [file, *others[: _PATHS_MAX - 1]])
+
+    def drop(self, digest: Digest, path: Path) -> None:
+        self._write(digest, [each for each in self.get(digest) if each.path != path])
+
+    def _write(self, digest: Digest, files: list[AdoptedFile]) -> None:
+        target = self._layout.adopted(digest)
+        if files:
+            data = json.dumps([each.to_object() for each in files], indent=0).encode()
+            self._layout.files.replace_text(target, data)
+        else:
+            self._layout.files.unlink(target)
+
+    def digests(self) -> Iterator[Digest]:
+        for entry in sorted(os.listdir(self._layout.root / "adopted")):
+            try:
+                yield parse_digest(entry)
+            except ValueError:
+                continue
+
+    def by_path(self, path: Path) -> tuple[Digest, AdoptedFile] | None:
+        """The record of a path, if there is one."""
+        for digest in self.digests():
+            for file in self.get(digest):
+                if file.path == path:
+                    return digest, file
+        return None

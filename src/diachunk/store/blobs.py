@@ -1,0 +1,196 @@
+"""What the store holds of a blob, and how a partial becomes one. A blob is named by its BLAKE3 digest."""
+
+from __future__ import annotations
+
+import enum
+import os
+import stat
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from diachunk.digest import Digest, hasher
+from diachunk.errors import ManifestError, StoreError, from_os_error
+from diachunk.limits import MiB
+from diachunk.manifest.model import ChunkList
+from diachunk.store.adopted import Adopted, AdoptedFile
+from diachunk.store.layout import Layout
+from diachunk.store.partial import Partial
+from diachunk.store.stamps import Stamp, read_stamp, write_stamp
+
+
+class Presence(enum.Enum):
+    """What is known of a blob before anything is read."""
+
+    PROVEN = "verified before and untouched since"
+    CLAIMED = "complete, but its bytes are only a claim"
+    PARTIAL = "being assembled"
+    ABSENT = "not here"
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A blob as found. `path` is the complete file (the store's own, or an adopted one), None unless complete."""
+
+    presence: Presence
+    path: Path | None = None
+    adopted: AdoptedFile | None = None
+
+
+class Blobs:
+    """The blobs of one store."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.adopted = Adopted(layout)
+
+    def find(self, digest: Digest, size: int, chunks: ChunkList) -> Holding:
+        """Looks for a blob. Never reads its bytes."""
+        own = self.layout.blob(digest)
+        claimed: Holding | None = None
+        status = _regular(own)
+        if status is not None:
+            stamp = read_stamp(self.layout.stamp(digest))
+            if status.st_size == size and stamp is not None and stamp.proves(status, chunks.id):
+                return Holding(Presence.PROVEN, own)
+            claimed = Holding(Presence.CLAIMED, own)
+        for file in self.adopted.get(digest):
+            outside = file.unchanged()
+            if outside is None or outside.st_size != size:
+                continue
+            if file.stamp.proves(outside, chunks.id):
+                return Holding(Presence.PROVEN, file.path, file)
+            claimed = claimed or Holding(Presence.CLAIMED, file.path, file)
+        if claimed:
+            return claimed
+        return Holding(Presence.PARTIAL if self.layout.partials(digest) else Presence.ABSENT)
+
+    def prove(self, digest: Digest, holding: Holding, chunk_list: Digest) -> None:
+        """Every chunk of this list was verified on the held file just now: stamps it."""
+        assert holding.path is not None
+        status = holding.path.stat()
+        if holding.adopted is not None:
+            stamp = holding.adopted.stamp.adding(chunk_list=chunk_list)
+            self.adopted.put(digest, replace(holding.adopted, stamp=stamp))
+            return
+        old = read_stamp(self.layout.stamp(digest))
+        stamp = old if old is not None and old.matches(status) else Stamp.of(status)
+        write_stamp(self.layout.files, self.layout.stamp(digest), stamp.adding(chunk_list=chunk_list))
+
+    def disown(self, digest: Digest, file: AdoptedFile) -> None:
+        """An adopted file is damaged or was changed: the store no longer counts on it. The file is left alone."""
+        self.adopted.drop(digest, file.path)
+
+    def demote(self, digest: Digest, chunks: ChunkList) -> None:
+        """Renames a damaged blob of ours to its partial, so that repairing it is an ordinary fetch.
+
+        What is no regular file (a directory or link in the blob's place) is moved aside, never followed.
+        """
+        own = self.layout.blob(digest)
+        partial = self.layout.partial(digest, chunks.id)
+        try:
+            self.layout.files.unlink(self.layout.stamp(digest))
+            status = os.stat(own, follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode):
+                os.chmod(own, self.layout.files.file_mode)
+                self.layout.files.rename(own, partial)
+            else:
+                self.layout.files.rename(own, own.with_name(f".{own.name[:32]}.moved-aside-{os.getpid()}"))
+            self.layout.files.flush_dir(own.parent)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise from_os_error(error, "repair", own) from error
+
+    def open_partial(self, digest: Digest, chunks: ChunkList) -> Partial:
+        """The partial of this blob under this chunk list, made if it is not there."""
+        self.layout.files.make_dirs(self.layout.blob_dir(digest), self.layout.root)
+        path = self.layout.partial(digest, chunks.id)
+        return Partial(path, chunks, self.layout.files, lambda partial: self._finish(digest, partial))
+
+    def _finish(self, digest: Digest, partial: Partial) -> None:
+        """Flushed and full: under its own name, read-only, with its stamp. Durable once this returns."""
+        own = self.layout.blob(digest)
+        chunk_list = partial.chunks.id
+        blake3 = self._settle_conflict(digest, partial)
+        if os.fstat(partial.fd).st_uid == os.geteuid():
+            os.fchmod(partial.fd, self.layout.files.file_mode & 0o444)
+        status = _regular(own)
+        if status is None and os.path.lexists(own):
+            raise StoreError(
+                f"{own} is in the way and no file", hint="`diachunk verify --repair` moves it aside"
+            )
+        self.layout.files.rename(partial.path, own)
+        self.layout.files.flush_dir(own.parent)
+        stamp = Stamp.of(os.fstat(partial.fd)).adding(chunk_list=chunk_list, blake3=blake3)
+        write_stamp(self.layout.files, self.layout.stamp(digest), stamp)
+
+    def _settle_conflict(self, digest: Digest, partial: Partial) -> str:
+        """When another chunk list claims this blob too, the whole-file hash decides which of them lies.
+
+        Returns:
+            The hex digest computed, or "" if there was no other claim.
+
+        Raises:
+            ManifestError: ours lies.
+        """
+        stamp = read_stamp(self.layout.stamp(digest))
+        rivals = [path for path in self.layout.partials(digest) if path != partial.path]
+        if not rivals and (stamp is None or set(stamp.lists) <= {partial.chunks.id.hex()}):
+            return ""
+        found = hash_file(partial.fd)
+        if found != digest:
+            raise ManifestError(
+                f"the manifest's chunks make up {found.hex()[:16]}…, not the file {digest.hex()[:16]}… it names",
+                hint="do not use this manifest",
+            )
+        return found.hex()
+
+    def take_in(self, digest: Digest, temporary: Path, stamp: Stamp) -> None:
+        """Gives a file that was copied into the store and hashed there its name as a blob."""
+        own = self.layout.blob(digest)
+        try:
+            if _regular(own) is not None:
+                self.layout.files.unlink(temporary)
+                stamp = replace(
+                    Stamp.of(own.stat()), lists=stamp.lists, blake3=stamp.blake3, sha256=stamp.sha256
+                )
+                if not self.whole_file_matches(digest, own):
+                    raise StoreError(
+                        f"{own} is damaged", hint="`diachunk verify --repair`, then publish again"
+                    )
+            else:
+                self.layout.files.make_dirs(own.parent, self.layout.root)
+                os.chmod(temporary, self.layout.files.file_mode & 0o444)
+                self.layout.files.rename(temporary, own)
+                self.layout.files.flush_dir(own.parent)
+        except OSError as error:
+            raise from_os_error(error, "write", own) from error
+        write_stamp(self.layout.files, self.layout.stamp(digest), stamp)
+
+    def whole_file_matches(self, digest: Digest, path: Path) -> bool:
+        """Hashes a whole file, for when two chunk lists contradict each other."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return hash_file(fd) == digest
+        finally:
+            os.close(fd)
+
+
+def hash_file(fd: int) -> Digest:
+    """BLAKE3 of a whole open file, in bounded memory."""
+    running = hasher()
+    buffer = memoryview(bytearray(4 * MiB))
+    offset = 0
+    while size := os.preadv(fd, [buffer], offset):
+        running.update(buffer[:size])
+        offset += size
+    return running.digest()
+
+
+def _regular(path: Path) -> os.stat_result | None:
+    """The status of a regular file that is no link; None for anything else."""
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None

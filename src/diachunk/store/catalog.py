@@ -1,0 +1,169 @@
+"""Manifests, refs and pins: which checkpoints a store knows, and by which names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from diachunk.digest import Digest, parse_digest
+from diachunk.errors import ManifestError, StoreError, TrustError, UsageError
+from diachunk.limits import DEFAULT
+from diachunk.manifest import Manifest, decode, encode
+from diachunk.store.files import read_small
+from diachunk.store.layout import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A local name and the manifest that it stands for."""
+
+    name: str
+    revision: str
+    manifest_id: Digest
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.revision}"
+
+
+class Catalog:
+    """What is known by name and by id."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    # --- manifests -----------------------------------------------------------------------------------------
+
+    def add(self, manifest: Manifest) -> None:
+        """Keeps a manifest. Its name in the store is its id, so nothing is ever overwritten by other content."""
+        path = self._layout.manifest(manifest.id)
+        if not path.exists():
+            self._layout.files.replace_text(path, encode(manifest), durable=True)
+        self.touch(manifest.id)
+
+    def get(self, manifest_id: Digest) -> Manifest:
+        """Reads a manifest back.
+
+        Raises:
+            UsageError: it is not here.
+            StoreError: what lies under its name is something else.
+        """
+        path = self._layout.manifest(manifest_id)
+        data = read_small(path, DEFAULT.manifest_bytes_max)
+        if data is None:
+            raise UsageError(f"no manifest {manifest_id.hex()[:16]}… here")
+        try:
+            manifest = decode(data)
+        except ManifestError as error:
+            raise StoreError(
+                f"{path} is damaged: {error.message}", hint="remove it and fetch again"
+            ) from error
+        if manifest.id != manifest_id:
+            raise StoreError(f"{path} holds another manifest", hint="remove it and fetch again")
+        return manifest
+
+    def ids(self) -> list[Digest]:
+        """Ids of all manifests here, sorted."""
+        found = []
+        for entry in os.listdir(self._layout.root / "manifests"):
+            try:
+                found.append(parse_digest(entry.removesuffix(".json")))
+            except ValueError:
+                continue
+        return sorted(found)
+
+    def by_prefix(self, prefix: str) -> Digest:
+        """The one id that starts with these hex digits (8 or more).
+
+        Raises:
+            UsageError: none does, or several.
+        """
+        matches = [each for each in self.ids() if each.hex().startswith(prefix)]
+        if len(matches) == 1:
+            return matches[0]
+        what = "no manifest here" if not matches else f"{len(matches)} manifests here"
+        raise UsageError(f"{what} with an id that starts with {prefix}")
+
+    def manifests(self) -> Iterator[Manifest]:
+        """All readable manifests; damaged ones are passed over (`verify` without TARGET names them)."""
+        for manifest_id in self.ids():
+            try:
+                yield self.get(manifest_id)
+            except (StoreError, UsageError):
+                continue
+
+    def remove(self, manifest_id: Digest) -> None:
+        self._layout.files.unlink(self._layout.manifest(manifest_id))
+
+    def touch(self, manifest_id: Digest) -> None:
+        """Notes the time of use: the manifest file's own mtime, which means nothing else."""
+        try:
+            os.utime(self._layout.manifest(manifest_id))
+        except OSError:
+            return
+
+    def used_at(self, manifest_id: Digest) -> float:
+        try:
+            return self._layout.manifest(manifest_id).stat().st_mtime
+        except OSError:
+            return 0.0
+
+    # --- refs ----------------------------------------------------------------------------------------------
+
+    def ref(self, name: str, revision: str) -> Digest | None:
+        data = read_small(self._layout.ref(name, revision), 256)
+        try:
+            return parse_digest(data.decode("ascii").strip()) if data else None
+        except (ValueError, UnicodeDecodeError):
+            return None
+
+    def set_ref(self, name: str, revision: str, manifest_id: Digest, *, force: bool = False) -> None:
+        """Makes a name stand for a manifest.
+
+        Raises:
+            TrustError: it stands for another one and `force` is off.
+        """
+        current = self.ref(name, revision)
+        if current == manifest_id:
+            return
+        if current is not None and not force:
+            raise TrustError(
+                f"{name}@{revision} already stands for {current.hex()[:16]}…",
+                hint="choose another --revision, or --force to move the name",
+            )
+        path = self._layout.ref(name, revision)
+        self._layout.files.make_dirs(path.parent, self._layout.root / "refs")
+        self._layout.files.replace_text(path, f"{manifest_id.hex()}\n".encode(), durable=True)
+
+    def remove_ref(self, name: str, revision: str) -> None:
+        self._layout.files.unlink(self._layout.ref(name, revision))
+
+    def refs(self) -> list[Ref]:
+        """All local names, sorted."""
+        root = self._layout.root / "refs"
+        found = []
+        for directory, _, files in os.walk(root):
+            for file in files:
+                name, _, revision = os.path.relpath(os.path.join(directory, file), root).rpartition("@")
+                manifest_id = self.ref(name, revision) if name and not file.startswith(".") else None
+                if manifest_id is not None:
+                    found.append(Ref(name, revision, manifest_id))
+        return sorted(found, key=str)
+
+    # --- pins ----------------------------------------------------------------------------------------------
+
+    def pin(self, manifest_id: Digest) -> None:
+        """Keeps a checkpoint that no name stands for (fetched by id, file or URL) from `gc`."""
+        self._layout.files.replace_text(self._layout.pin(manifest_id), b"")
+
+    def unpin(self, manifest_id: Digest) -> None:
+        self._layout.files.unlink(self._layout.pin(manifest_id))
+
+    def pins(self) -> set[Digest]:
+        found = set()
+        for entry in os.listdir(self._layout.root / "pins"):
+            try:
+                found.add(parse_digest(entry))
+            except ValueError:
+                continue
+        return found

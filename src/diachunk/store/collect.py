@@ -1,0 +1,154 @@
+"""Garbage collection. Roots: refs, pins, and whatever a running fetch may need. All else is removed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from diachunk.digest import Digest, parse_digest
+from diachunk.errors import from_os_error
+from diachunk.manifest import Manifest
+from diachunk.store.partial import held_by_another
+from diachunk.store.store import Store
+
+GRACE_S = 86400.0
+"""A manifest used within this time is never collected: a fetch may be running that has no ref yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """One thing that goes: a checkpoint, blob or partial; `size_bytes` of disk."""
+
+    kind: str
+    label: str
+    size_bytes: int
+
+
+@dataclass(slots=True)
+class Collected:
+    """What a collection removed (or, dry, would)."""
+
+    removed: list[Removed] = field(default_factory=list)
+    kept_bytes: int = 0
+
+    @property
+    def freed_bytes(self) -> int:
+        return sum(each.size_bytes for each in self.removed)
+
+
+class Collector:
+    """One collection over one store."""
+
+    def __init__(self, store: Store, *, pinned: Iterable[Digest] = (), dry_run: bool = False) -> None:
+        self._store = store
+        self._pinned = frozenset(pinned)
+        self._dry_run = dry_run
+        self._now = time.time()
+        self.collected = Collected()
+
+    def collect(self, *, older_than_s: float | None = None, max_bytes: int | None = None) -> Collected:
+        """Removes what no root needs; then, if asked, checkpoints least recently used first.
+
+        Args:
+            older_than_s: also checkpoints that have a name but were not used for this long.
+            max_bytes: also as many as it takes until the blobs fit into this.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        catalog = self._store.catalog
+        kept = {manifest.id: manifest for manifest in catalog.manifests()}
+        roots = {ref.manifest_id for ref in catalog.refs()} | catalog.pins() | self._pinned
+        for manifest in list(kept.values()):
+            age = self._now - catalog.used_at(manifest.id)
+            unnamed = manifest.id not in roots and age > GRACE_S
+            stale = older_than_s is not None and age > older_than_s and manifest.id not in self._pinned
+            if unnamed or stale:
+                self._drop(kept.pop(manifest.id))
+        if max_bytes is not None:
+            self._fit(kept, max_bytes)
+        try:
+            self._sweep(kept.values())
+        except OSError as error:
+            raise from_os_error(error, "collect garbage in", self._store.root) from error
+        return self.collected
+
+    def _fit(self, kept: dict[Digest, Manifest], max_bytes: int) -> None:
+        """Drops checkpoints, least recently used first, until what the others need fits."""
+        by_use = sorted(kept, key=self._store.catalog.used_at)
+        for manifest_id in by_use:
+            needed = {file.blake3 for manifest in kept.values() for _, file in manifest.walk()}
+            if sum(_disk_bytes(self._store.layout.blob(digest)) for digest in needed) <= max_bytes:
+                return
+            if manifest_id not in self._pinned:
+                self._drop(kept.pop(manifest_id))
+
+    def _drop(self, manifest: Manifest) -> None:
+        self._note("checkpoint", f"{manifest.ref} ({manifest.hex_id[:16]})", 0)
+        if not self._dry_run:
+            forget(self._store, manifest)
+
+    def _sweep(self, kept: Iterable[Manifest]) -> None:
+        """Removes blobs and partials that no kept manifest names, and leftovers."""
+        needed = {file.blake3 for manifest in kept for _, file in manifest.walk()}
+        blobs = self._store.root / "blobs"
+        for directory in sorted(each for each in blobs.iterdir() if each.is_dir() and len(each.name) == 2):
+            for path in sorted(directory.iterdir()):
+                self._consider(path, needed)
+        for path in [*blobs.glob(".ingest-*.tmp"), *self._store.root.glob("*/.*.tmp")]:
+            if self._now - path.lstat().st_mtime > GRACE_S:
+                self._remove("leftover", path)
+        for digest in self._store.blobs.adopted.digests():
+            for file in self._store.blobs.adopted.get(digest):
+                if not file.path.exists() and not self._dry_run:
+                    self._store.blobs.adopted.drop(digest, file.path)
+
+    def _consider(self, path: Path, needed: set[Digest]) -> None:
+        head, _, rest = path.name.partition(".")
+        try:
+            digest = parse_digest(head)
+        except ValueError:
+            if self._now - path.lstat().st_mtime > GRACE_S and path.is_file():
+                self._remove("leftover", path)
+            return
+        if rest.endswith("partial"):
+            done = digest in needed and self._store.layout.blob(digest).exists()
+            young = self._now - path.lstat().st_mtime <= GRACE_S
+            if (digest in needed and not done) or young or held_by_another(path) is not None:
+                self.collected.kept_bytes += _disk_bytes(path)
+            else:
+                self._remove("partial", path)
+        elif digest in needed:
+            self.collected.kept_bytes += _disk_bytes(path)
+        else:
+            self._remove("blob" if not rest else "record", path)
+
+    def _remove(self, kind: str, path: Path) -> None:
+        self._note(kind, path.name, _disk_bytes(path))
+        if not self._dry_run:
+            path.unlink(missing_ok=True)
+
+    def _note(self, kind: str, label: str, size_bytes: int) -> None:
+        self.collected.removed.append(Removed(kind, label, size_bytes))
+
+
+def forget(store: Store, manifest: Manifest) -> None:
+    """Removes a checkpoint's names, pin, snapshot and manifest. Its blobs go with the next collection."""
+    for ref in store.catalog.refs():
+        if ref.manifest_id == manifest.id:
+            store.catalog.remove_ref(ref.name, ref.revision)
+            store.snapshots.remove_name(ref.name, ref.revision)
+    store.catalog.unpin(manifest.id)
+    store.snapshots.remove(manifest.id)
+    store.catalog.remove(manifest.id)
+
+
+def _disk_bytes(path: Path) -> int:
+    """Blocks that a file takes; 0 if it is not there."""
+    try:
+        return os.lstat(path).st_blocks * 512
+    except OSError:
+        return 0

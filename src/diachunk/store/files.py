@@ -1,0 +1,146 @@
+"""The file operations everything durable goes through: one object, so that tests can stop or drop them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import sys
+from pathlib import Path
+
+from diachunk.errors import from_os_error
+
+_FICLONE = 0x40049409
+"""ioctl(2) FICLONE of Linux: share the extents of another file (Btrfs, XFS, bcachefs)."""
+_F_FULLFSYNC = 51
+"""fcntl(2) of macOS: fsync there leaves data in the drive's cache."""
+
+
+class Files:
+    """Writes, flushes and renames. Stateless but for the modes that new files and directories take.
+
+    Attributes:
+        file_mode, dir_mode: taken from the store's root directory, never from mkstemp or the umask, so that a
+            setgid site store stays usable by its whole group.
+    """
+
+    def __init__(self, root_mode: int = 0o755) -> None:
+        self.dir_mode = root_mode & 0o7777
+        self.file_mode = root_mode & 0o666
+
+    def make_dirs(self, path: Path, below: Path) -> None:
+        """Makes `path` and what is missing between it and `below`."""
+        try:
+            missing = []
+            while path != below and not path.is_dir():
+                missing.append(path)
+                path = path.parent
+            for each in reversed(missing):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(each)
+                    os.chmod(each, self.dir_mode)
+        except OSError as error:
+            raise from_os_error(error, "create", path) from error
+
+    def pwrite(self, fd: int, data: memoryview, offset: int) -> None:
+        while data:
+            size = os.pwrite(fd, data, offset)
+            data, offset = data[size:], offset + size
+
+    def flush_data(self, fd: int) -> None:
+        """fdatasync, or what does its work here."""
+        if sys.platform == "darwin":
+            fcntl.fcntl(fd, _F_FULLFSYNC)
+        else:
+            os.fdatasync(fd)
+
+    def flush_dir(self, path: Path) -> None:
+        """Makes the names in a directory durable. File systems that cannot (some FUSE) are left alone."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+                raise
+        finally:
+            os.close(fd)
+
+    def rename(self, source: Path, target: Path) -> None:
+        os.rename(source, target)
+
+    def unlink(self, path: Path) -> bool:
+        """Removes a name; False if it was not there."""
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def replace_text(self, path: Path, data: bytes, *, durable: bool = False) -> None:
+        """Writes a small file so that readers see the old one or the new one, never half of it."""
+        temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
+        try:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                os.fchmod(fd, self.file_mode)
+                self.pwrite(fd, memoryview(data), 0)
+                if durable:
+                    self.flush_data(fd)
+            finally:
+                os.close(fd)
+            self.rename(temporary, path)
+            if durable:
+                self.flush_dir(path.parent)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise from_os_error(error, "write", path) from error
+
+    def replace_link(self, path: Path, target: str) -> None:
+        """Makes `path` a symbolic link to `target`, in one step also when something else was there."""
+        temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
+        try:
+            if path.is_symlink() and os.readlink(path) == target:
+                return
+            os.symlink(target, temporary)
+            self.rename(temporary, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise from_os_error(error, "link", path) from error
+
+    def reflink(self, source_fd: int, target_fd: int) -> bool:
+        """Shares the source's extents with the (empty) target; False where the file system cannot."""
+        if sys.platform != "linux":
+            return False
+        try:
+            fcntl.ioctl(target_fd, _FICLONE, source_fd)
+        except OSError:
+            return False
+        return True
+
+    def try_lock(self, fd: int) -> bool:
+        """Takes flock(2) on an open file if nobody holds it. Locks only save work: True where they do nothing."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+
+def read_small(path: Path, limit_bytes: int) -> bytes | None:
+    """Reads a regular file of at most `limit_bytes`; None if it is not there, no file, or larger."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        try:
+            data = file.read(limit_bytes + 1)
+        except OSError:
+            return None
+    return data if len(data) <= limit_bytes else None

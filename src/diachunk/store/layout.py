@@ -1,0 +1,132 @@
+"""A store on disk: which directory, whether it is one, and where things lie in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from diachunk.digest import Digest
+from diachunk.errors import StoreError, from_os_error
+from diachunk.store.files import Files, read_small
+from diachunk.store.mounts import is_network, this_host
+
+FORMAT = 1
+_MARK = "store.json"
+_DIRECTORIES = ("blobs", "manifests", "refs", "pins", "adopted", "snapshots")
+
+
+class Layout:
+    """Paths of a store.
+
+    Attributes:
+        root: the store's directory.
+        store_id: 16 hex digits made when the store was: two processes on one store are not peers.
+        shared_between_hosts: whether it lies on a network file system; each host then has its own partials.
+    """
+
+    def __init__(self, root: Path, files: Files, store_id: str) -> None:
+        self.root = root
+        self.files = files
+        self.store_id = store_id
+        self.shared_between_hosts = is_network(root)
+
+    @classmethod
+    def open(cls, root: Path, *, create: bool = True) -> Layout:
+        """Opens the store at `root`, making it if it is not there or an empty directory.
+
+        Raises:
+            StoreError: not a directory, not a store, made by a newer version, or not writable.
+        """
+        try:
+            if not root.exists() and create:
+                root.mkdir(parents=True)
+            status = root.stat()
+            if not stat.S_ISDIR(status.st_mode):
+                raise StoreError(f"{root} is not a directory", hint="set DIACHUNK_HOME to another place")
+            files = Files(stat.S_IMODE(status.st_mode))
+            mark = read_small(root / _MARK, 4096)
+            if mark is None and not create:
+                raise StoreError(f"{root} is not a diachunk store")
+            if mark is None:
+                mark = cls._create(root, files)
+        except OSError as error:
+            raise from_os_error(error, "open the store", root) from error
+        return cls(root, files, cls._check(root, mark))
+
+    @classmethod
+    def _create(cls, root: Path, files: Files) -> bytes:
+        strangers = sorted(entry.name for entry in root.iterdir() if entry.name not in _DIRECTORIES)
+        strangers = [name for name in strangers if not name.startswith(".")]
+        if strangers:
+            raise StoreError(
+                f"{root} is not a diachunk store: it holds {strangers[0]}",
+                hint="set DIACHUNK_HOME to an empty or new directory",
+            )
+        for name in _DIRECTORIES:
+            files.make_dirs(root / name, root)
+        mark = json.dumps({"diachunk_store": FORMAT, "store_id": secrets.token_hex(8)}).encode()
+        files.replace_text(root / _MARK, mark, durable=True)
+        return read_small(root / _MARK, 4096) or mark
+
+    @staticmethod
+    def _check(root: Path, mark: bytes) -> str:
+        try:
+            values = json.loads(mark)
+            version, store_id = int(values["diachunk_store"]), str(values["store_id"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise StoreError(f"{root}/{_MARK} is damaged: not a diachunk store") from error
+        if version > FORMAT:
+            raise StoreError(
+                f"{root} was made by a newer diachunk (store format {version}, this one knows {FORMAT})",
+                hint="upgrade diachunk, or set DIACHUNK_HOME to another place",
+            )
+        return store_id
+
+    # --- where things lie ----------------------------------------------------------------------------------
+
+    def blob_dir(self, digest: Digest) -> Path:
+        return self.root / "blobs" / digest.hex()[:2]
+
+    def blob(self, digest: Digest) -> Path:
+        return self.blob_dir(digest) / digest.hex()
+
+    def stamp(self, digest: Digest) -> Path:
+        return self.blob_dir(digest) / f"{digest.hex()}.stamp"
+
+    def partial(self, digest: Digest, chunk_list: Digest) -> Path:
+        """A partial belongs to one blob *and* one chunk list: manifests that contradict each other about a blob
+        must never write into one file. On a network file system it belongs to one host as well, because
+        page-sized write-back would clobber a neighbour's chunk edges.
+        """
+        host = f".{this_host()}" if self.shared_between_hosts else ""
+        return self.blob_dir(digest) / f"{digest.hex()}.{chunk_list.hex()[:16]}{host}.partial"
+
+    def partials(self, digest: Digest) -> list[Path]:
+        """All partials of a blob, those of other chunk lists and hosts included."""
+        return sorted(self.blob_dir(digest).glob(f"{digest.hex()}.*.partial"))
+
+    def adopted(self, digest: Digest) -> Path:
+        return self.root / "adopted" / digest.hex()
+
+    def manifest(self, manifest_id: Digest) -> Path:
+        return self.root / "manifests" / f"{manifest_id.hex()}.json"
+
+    def ref(self, name: str, revision: str) -> Path:
+        return self.root / "refs" / f"{name}@{revision}"
+
+    def pin(self, manifest_id: Digest) -> Path:
+        return self.root / "pins" / manifest_id.hex()
+
+    def snapshot(self, manifest_id: Digest) -> Path:
+        return self.root / "snapshots" / manifest_id.hex()
+
+    def named_snapshot(self, name: str, revision: str) -> Path:
+        return self.root / "snapshots" / f"{name}@{revision}"
+
+    def free_bytes(self) -> int:
+        """What an unprivileged user may still write here."""
+        status = os.statvfs(self.root)
+        return status.f_bavail * status.f_frsize

@@ -1,0 +1,241 @@
+"""A file being assembled: sparse, every chunk at its final offset. Its bytes on disk are claims.
+
+Within its life chunks go absent -> present, never back, so two processes that fill one partial of the same
+chunk list write the same bytes and commute; the lock only saves the second one's work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from diachunk.bitmap import Bitmap
+from diachunk.chunking.verify import VerifiedChunk
+from diachunk.errors import StoreError, from_os_error
+from diachunk.manifest.model import ChunkList
+from diachunk.store.files import Files, read_small
+
+
+class Vanished(StoreError):
+    """The partial was removed or replaced by another process while it was filled. Start over."""
+
+    retryable = True
+
+
+class Partial:
+    """An open partial file; a `transfer.sink.Sink`.
+
+    `finish` is called once, when everything is flushed: it gives the file its final name. With `dir_fd` the
+    file is reached through that open directory alone, so that no link on the way can lead elsewhere.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        chunks: ChunkList,
+        files: Files,
+        finish: Callable[[Partial], None] | None = None,
+        dir_fd: int | None = None,
+    ) -> None:
+        self.path = path
+        self.chunks = chunks
+        self._files = files
+        self._finish = finish
+        self._name = path if dir_fd is None else Path(path.name)
+        self._dir_fd = dir_fd
+        self._flush_failed: OSError | None = None
+        self._present = Bitmap(len(chunks))
+        self._present_lock = threading.Lock()
+        self._have_path = path.with_name(f"{path.name}.have")
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+            self.fd = os.open(self._name, flags, 0o600, dir_fd=dir_fd)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise StoreError(f"{path} is a link; refusing to write through it") from error
+            raise from_os_error(error, "open", path) from error
+        try:
+            self._prepare()
+        except OSError as error:
+            os.close(self.fd)
+            raise from_os_error(error, "prepare", path) from error
+        except BaseException:
+            os.close(self.fd)
+            raise
+
+    def _prepare(self) -> None:
+        status = os.fstat(self.fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise StoreError(f"{self.path} is not a regular file")
+        self.locked = self._files.try_lock(self.fd)
+        if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) != self._files.file_mode:
+            os.fchmod(self.fd, self._files.file_mode)
+        if status.st_size != self.chunks.total_bytes:
+            os.ftruncate(self.fd, self.chunks.total_bytes)
+        self._shows_holes = self._probe_holes(status)
+
+    def _probe_holes(self, before: os.stat_result) -> bool:
+        """Whether SEEK_DATA tells written from unwritten: a file with fewer blocks than bytes has holes."""
+        if before.st_blocks * 512 >= self.chunks.total_bytes:
+            return True
+        return list(extents(self.fd, self.chunks.total_bytes)) != [(0, self.chunks.total_bytes)]
+
+    # --- what may be there ---------------------------------------------------------------------------------
+
+    def claimed(self) -> Bitmap:
+        """Chunks that may be present: those in allocated extents, or what the hint says where there are none."""
+        if not self._shows_holes and (hint := self._read_hint()) is not None:
+            return hint
+        return _chunks_in(extents(self.fd, self.chunks.total_bytes), self.chunks)
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Disk space that it takes already."""
+        return min(os.fstat(self.fd).st_blocks * 512, self.chunks.total_bytes)
+
+    def _read_hint(self) -> Bitmap | None:
+        data = read_small(self._have_path, 32 + len(self.chunks) // 8 + 1)
+        if not data or data[:32] != self.chunks.id:
+            return None
+        try:
+            return Bitmap.from_bytes(data[32:], len(self.chunks))
+        except ValueError:
+            return None
+
+    def _write_hint(self) -> None:
+        """What is present, for a resume on a file system without SEEK_DATA. Never trusted."""
+        with self._present_lock:
+            packed = self._present.to_bytes()
+        self._files.replace_text(self._have_path, self.chunks.id + packed)
+
+    # --- the sink ------------------------------------------------------------------------------------------
+
+    def holds(self, chunk: VerifiedChunk, offset: int) -> bool:
+        try:
+            data = os.pread(self.fd, chunk.ref.size, offset)
+        except OSError:
+            return False
+        if data != chunk.data:
+            return False
+        self._note(offset)
+        return True
+
+    def write(self, chunk: VerifiedChunk, offset: int) -> None:
+        try:
+            self._files.pwrite(self.fd, chunk.data, offset)
+        except OSError as error:
+            raise from_os_error(error, "write", self.path) from error
+        self._note(offset)
+
+    def _note(self, offset: int) -> None:
+        index = bisect_left(self.chunks.offsets, offset)
+        with self._present_lock:
+            self._present.add(index)
+
+    def flush(self) -> None:
+        if self._flush_failed is None:
+            try:
+                self._files.flush_data(self.fd)
+            except OSError as error:
+                # Sticky (fsync(2), "Errors"): after a failed flush the kernel may have dropped dirty pages,
+                # so a later success proves nothing. The next run verifies the partial again.
+                self._flush_failed = error
+        if self._flush_failed is not None:
+            raise from_os_error(self._flush_failed, "flush", self.path) from self._flush_failed
+        if not self._shows_holes:
+            self._write_hint()
+
+    def complete(self) -> None:
+        self.flush()
+        try:
+            named = os.stat(self._name, dir_fd=self._dir_fd, follow_symlinks=False)
+        except FileNotFoundError as error:
+            raise Vanished(
+                f"{self.path} was removed by another process", hint="run the same again"
+            ) from error
+        if (named.st_dev, named.st_ino) != (os.fstat(self.fd).st_dev, os.fstat(self.fd).st_ino):
+            raise Vanished(f"{self.path} was replaced by another process", hint="run the same again")
+        try:
+            if self._finish:
+                self._finish(self)
+            self._files.unlink(self._have_path)
+        except OSError as error:
+            raise from_os_error(error, "complete", self.path) from error
+
+    def discard(self) -> None:
+        """Removes a partial that turned out to be needless, if nobody else holds it, and closes it."""
+        if self.locked:
+            with contextlib.suppress(OSError):
+                os.unlink(self._name, dir_fd=self._dir_fd)
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the file and its lock."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """Half-open ranges of a sparse file that were ever written: SEEK_DATA and SEEK_HOLE of lseek(2).
+
+    A file system that cannot tell says that all of it was.
+    """
+    position = 0
+    while position < size:
+        try:
+            start = os.lseek(fd, position, os.SEEK_DATA)
+            position = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                yield position, size
+            return
+        yield start, position
+
+
+def _chunks_in(ranges: Iterable[tuple[int, int]], chunks: ChunkList) -> Bitmap:
+    """The chunks that lie wholly inside the ranges."""
+    bits = Bitmap(len(chunks))
+    offsets = chunks.offsets
+    for start, end in ranges:
+        index = bisect_left(offsets, start)
+        while index < len(chunks) and offsets[index + 1] <= end:
+            bits.add(index)
+            index += 1
+    return bits
+
+
+def read_claims(path: Path, chunks: ChunkList) -> Bitmap:
+    """What a partial that somebody else fills may hold; nothing if it cannot be read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return Bitmap(len(chunks))
+    try:
+        return _chunks_in(extents(fd, min(os.fstat(fd).st_size, chunks.total_bytes)), chunks)
+    finally:
+        os.close(fd)
+
+
+def held_by_another(path: Path) -> int | None:
+    """How many bytes of disk a partial takes while another process holds its lock; None if nobody does."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.fstat(fd).st_blocks * 512
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return None

@@ -1,0 +1,36 @@
+"""A store as a whole. No database: manifests and blobs are the truth, every index is derived from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from diachunk.store.blobs import Blobs
+from diachunk.store.catalog import Catalog
+from diachunk.store.layout import Layout
+from diachunk.store.snapshots import Snapshots
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """One open store."""
+
+    layout: Layout
+    blobs: Blobs
+    catalog: Catalog
+    snapshots: Snapshots
+
+    @classmethod
+    def open(cls, root: Path, *, create: bool = True) -> Store:
+        """Opens the store at `root`.
+
+        Raises:
+            StoreError: not a store, from a newer version, or not usable (see Layout.open).
+        """
+        layout = Layout.open(root, create=create)
+        blobs = Blobs(layout)
+        return cls(layout, blobs, Catalog(layout), Snapshots(layout, blobs))
+
+    @property
+    def root(self) -> Path:
+        return self.layout.root

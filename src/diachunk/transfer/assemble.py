@@ -1,0 +1,301 @@
+"""Makes every chunk of a checkpoint present in a destination, from the cheapest source that has it.
+
+Fetch, resume, dedup and repair are this one function: they differ in what lies there when it starts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from diachunk.bitmap import Bitmap
+from diachunk.errors import IntegrityError, ManifestError, StoreError, TransferIncomplete
+from diachunk.limits import Limits
+from diachunk.manifest import Manifest
+from diachunk.schedule.health import Health, Tier
+from diachunk.schedule.work import BlobFacts, WorkList
+from diachunk.sources.base import Source
+from diachunk.sources.donors import find_donors
+from diachunk.sources.local import LocalFiles
+from diachunk.store.blobs import Holding, Presence
+from diachunk.store.partial import Partial, Vanished, held_by_another
+from diachunk.store.store import Store
+from diachunk.transfer.check import Checked, check_files
+from diachunk.transfer.destination import Destination
+from diachunk.transfer.progress import FileDone, How, Listener, Notice, Progress, silent
+from diachunk.transfer.session import Offer, Outcome, Session
+
+_NEIGHBOUR_POLL_S = 0.25
+_ROUNDS_MAX = 8
+
+
+@dataclass(slots=True)
+class Report:
+    """What it took. Bytes are verified bytes; `present_bytes` were here and proven before anything started."""
+
+    total_bytes: int = 0
+    present_bytes: int = 0
+    reused_bytes: int = 0
+    fetched_bytes: int = 0
+    wasted_bytes: int = 0
+    elapsed_s: float = 0.0
+    repaired: list[Checked] = field(default_factory=list)
+    sources: tuple[Health, ...] = ()
+
+
+def wanted(manifest: Manifest, components: frozenset[str] | None, *, merged: bool) -> list[BlobFacts]:
+    """The files to make present; with `merged`, files of equal content once."""
+    facts: dict[object, BlobFacts] = {}
+    for component, file in manifest.walk():
+        if components is None or component.name in components:
+            key = file.blake3 if merged else (component.name, file.path)
+            facts.setdefault(
+                key, BlobFacts(file.blake3, file.size, file.chunks, component.name, file.path, file.sha256)
+            )
+    return list(facts.values())
+
+
+class Assembly:
+    """One run of `make_present`. Rounds, because another process may hold or finish some of the files."""
+
+    def __init__(
+        self,
+        store: Store,
+        destination: Destination,
+        sources: Sequence[Source],
+        limits: Limits,
+        *,
+        lower: Sequence[Store] = (),
+        max_down_bps: int | None = None,
+        listener: Listener = silent,
+    ) -> None:
+        self.report = Report()
+        self._store = store
+        self._destination = destination
+        self._sources = sources
+        self._limits = limits
+        self._lower = lower
+        self._max_down_bps = max_down_bps
+        self._listener = listener
+        self._counted: set[tuple[str, str]] = set()
+        self._salvage: list[Checked] = []
+
+    def make_present(self, files: Sequence[BlobFacts], damaged: Sequence[Checked] = ()) -> Report:
+        """Returns when every file is complete and durable. `damaged` ones were read and found so just now.
+
+        Raises:
+            TransferIncomplete: no usable source is left; names every source and what it did.
+            StoreError: the disk refused.
+            ManifestError: its chunks do not make up the files that it names.
+            Interrupted: Ctrl-C.
+        """
+        started_at = time.monotonic()
+        self.report.total_bytes = sum(facts.size for facts in files)
+        try:
+            good = {id(each.facts): self._give_up(each) for each in damaged}
+            for _ in range(_ROUNDS_MAX):
+                missing = [
+                    (facts, bits or good.pop(id(facts), None)) for facts, bits in self._prove_claims(files)
+                ]
+                if not missing:
+                    return self.report
+                waiting = self._round(missing)
+                if waiting:
+                    self._wait_for_neighbour(waiting)
+            raise StoreError("other processes keep changing these files", hint="run the same again")
+        finally:
+            self.report.elapsed_s = time.monotonic() - started_at
+
+    # --- what is here already ------------------------------------------------------------------------------
+
+    def _prove_claims(self, files: Sequence[BlobFacts]) -> list[tuple[BlobFacts, Bitmap | None]]:
+        """Sorts files into present and missing; complete files without proof are read and proven or given up.
+
+        Returns:
+            The missing ones, each with the chunks that were verified on it a moment ago.
+        """
+        missing: list[tuple[BlobFacts, Bitmap | None]] = []
+        claimed: list[tuple[BlobFacts, Holding, Path]] = []
+        for facts in files:
+            holding = self._destination.find(facts)
+            if holding.presence is Presence.PROVEN:
+                self._count_present(facts)
+            elif holding.path is not None:
+                claimed.append((facts, holding, holding.path))
+            else:
+                missing.append((facts, None))
+        if claimed:
+            checks = check_files([(facts, path) for facts, _, path in claimed], self._limits)
+            for checked, (facts, holding, path) in zip(checks, claimed, strict=True):
+                if checked.right:
+                    self._destination.prove(facts, holding)
+                    self._count_present(facts)
+                else:
+                    missing.append((facts, self._give_up(checked)))
+        return missing
+
+    def _give_up(self, checked: Checked) -> Bitmap | None:
+        """Makes room for a good file; what is good in the damaged one stays a source.
+
+        Returns:
+            The chunks that stand verified in the new partial, if the damaged file became it.
+        """
+        facts = checked.facts
+        holding = self._destination.find(facts)
+        same_size = checked.actual_size == facts.size
+        if same_size and checked.bad and self._store.blobs.whole_file_matches(facts.digest, checked.path):
+            raise ManifestError(
+                f"{facts.label}: the manifest's chunks contradict the whole file's digest, which is right",
+                hint="do not use this manifest",
+            )
+        self._destination.give_up_on(facts, holding)
+        self.report.repaired.append(checked)
+        if self._destination.partial(facts).exists() and not checked.path.exists():
+            return checked.good
+        self._salvage.append(checked)
+        return None
+
+    def _count_present(self, facts: BlobFacts) -> None:
+        key = facts.component, facts.path
+        if key not in self._counted:
+            self._counted.add(key)
+            self.report.present_bytes += facts.size
+            self._listener(Progress(facts.size, facts.component, How.REUSED))
+            self._listener(FileDone(facts.component, facts.path, facts.size))
+
+    # --- one round -----------------------------------------------------------------------------------------
+
+    def _round(self, missing: Sequence[tuple[BlobFacts, Bitmap | None]]) -> list[BlobFacts]:
+        """Fills every file whose partial nobody else holds; returns the others."""
+        opened: list[tuple[BlobFacts, Partial, Bitmap | None]] = []
+        waiting: list[BlobFacts] = []
+        try:
+            for facts, good in missing:
+                partial = self._destination.open(facts)
+                if self._destination.find(facts).path is not None:
+                    # A neighbour completed it since we looked: what we opened is a fresh, empty name.
+                    partial.discard()
+                elif partial.locked:
+                    opened.append((facts, partial, good))
+                else:
+                    partial.close()
+                    waiting.append(facts)
+            if opened:
+                self._fill(opened)
+        finally:
+            for _, partial, _ in opened:
+                partial.close()
+        return waiting
+
+    def _fill(self, opened: Sequence[tuple[BlobFacts, Partial, Bitmap | None]]) -> None:
+        self._check_space([partial for _, partial, _ in opened])
+        work = WorkList([facts for facts, _, _ in opened], leave_out=[good for _, _, good in opened])
+        for facts, _, good in opened:
+            if good is not None:
+                size = sum(facts.chunks.sizes[index] for index in good)
+                self.report.reused_bytes += size
+                self._listener(Progress(size, facts.component, How.REUSED))
+        offers = [*self._local_offers(work, [partial for _, partial, _ in opened])]
+        offers += [Offer(source) for source in self._sources]
+        session = Session(
+            work,
+            [partial for _, partial, _ in opened],
+            offers,
+            self._limits,
+            max_down_bps=self._max_down_bps,
+            listener=self._listener,
+        )
+        try:
+            outcome = session.run()
+        except Vanished as gone:
+            self._listener(Notice(f"{gone.message}; starting that file over"))
+            return
+        self._book(outcome)
+        if outcome.why:
+            raise incomplete(outcome, work)
+        self._counted.update((facts.component, facts.path) for facts, _, _ in opened)
+
+    def _local_offers(self, work: WorkList, partials: Sequence[Partial]) -> list[Offer]:
+        """The partials' own extents first, then every other local file that may hold wanted chunks."""
+        resumed = LocalFiles("what is here", len(work))
+        for number, partial in enumerate(partials):
+            claims = partial.claimed()
+            if not len(claims):
+                continue
+            for item in work.items_of(number):
+                if work.chunk_of(item) in claims:
+                    resumed.claim(item, partial.path, work.offset(item))
+        self._offer_salvage(work, resumed)
+        offers = [Offer(resumed, resumed.has)] if len(resumed.has) else []
+        donors = find_donors(work, (self._store, *self._lower), [partial.path for partial in partials])
+        return [*offers, Offer(donors, donors.has)] if donors else offers
+
+    def _offer_salvage(self, work: WorkList, source: LocalFiles) -> None:
+        """The good chunks of damaged files that stay where they are: the user's own, and those being replaced."""
+        if not self._salvage:
+            return
+        items = {work.digest(item): item for item in range(len(work))}
+        for checked in self._salvage:
+            chunks = checked.facts.chunks
+            for index in checked.good:
+                item = items.get(chunks.digest(index))
+                if item is not None:
+                    source.claim(item, checked.path, chunks.offsets[index])
+
+    def _check_space(self, partials: Sequence[Partial]) -> None:
+        needed = sum(partial.chunks.total_bytes - partial.allocated_bytes for partial in partials)
+        free = self._destination.free_bytes()
+        if needed > free:
+            raise StoreError(
+                f"needs {needed:,} bytes of disk, {free:,} are free",
+                hint="free some space (`diachunk gc` removes what nothing needs), then run again",
+            )
+
+    def _book(self, outcome: Outcome) -> None:
+        self.report.fetched_bytes += outcome.fetched_bytes
+        self.report.reused_bytes += outcome.reused_bytes
+        self.report.wasted_bytes += outcome.wasted_bytes
+        self.report.sources = tuple(each for each in outcome.sources if each.tier is Tier.NETWORK)
+
+    # --- neighbours ----------------------------------------------------------------------------------------
+
+    def _wait_for_neighbour(self, waiting: Sequence[BlobFacts]) -> None:
+        """Another process fills these files: lets it, as long as it gets on.
+
+        Raises:
+            StoreError: it made no progress for the patience.
+        """
+        self._listener(Notice(f"another diachunk is fetching {waiting[0].label}; waiting for it"))
+        progress_at, before = time.monotonic(), -1
+        while time.monotonic() - progress_at < self._limits.patience_s:
+            held = [held_by_another(self._destination.partial(facts)) for facts in waiting]
+            if all(each is None for each in held):
+                return
+            allocated = sum(each or 0 for each in held)
+            if allocated != before:
+                progress_at, before = time.monotonic(), allocated
+            time.sleep(_NEIGHBOUR_POLL_S)
+        raise StoreError(
+            f"another diachunk holds {waiting[0].label} and gets nowhere",
+            hint="stop that process, then run the same again",
+        )
+
+
+def incomplete(outcome: Outcome, work: WorkList) -> TransferIncomplete | IntegrityError:
+    """The error that names every source and what it did."""
+    left = sum(work.size(item) for item in outcome.missing)
+    labels = sorted({work.blobs[work.blob_of(item)].label for item in outcome.missing})
+    files = labels[0] if len(labels) == 1 else f"{labels[0]} and {len(labels) - 1} more files"
+    network = [each for each in outcome.sources if each.tier is Tier.NETWORK]
+    if not network:
+        return TransferIncomplete(
+            f"{left:,} bytes of {files} are not on this machine and no origin is known",
+            hint="name one with --origin URL",
+        )
+    tales = "; ".join(f"{each.label}: {each.out or each.last_fault or 'has none of it'}" for each in network)
+    return TransferIncomplete(
+        f"{left:,} bytes of {files} are missing ({outcome.why}). {tales}",
+        hint="what is verified is kept: run the same again to resume, or add --origin URL",
+    )

@@ -1,0 +1,84 @@
+"""Verify: the session's walk with the file itself as the only source, writing nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from diachunk.bitmap import Bitmap
+from diachunk.limits import Limits
+from diachunk.schedule.work import BlobFacts, WorkList
+from diachunk.sources.local import LocalFiles
+from diachunk.transfer.progress import How, Listener, silent
+from diachunk.transfer.session import Offer, Session
+from diachunk.transfer.sink import NullSink
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What reading one file found.
+
+    Attributes:
+        good: chunks whose bytes match (of the subset, if one was asked for).
+        bad: chunks whose bytes do not, in file order; those past the end of a file cut short included.
+        actual_size: bytes that the file really has; None if it is not there or is no regular file.
+    """
+
+    facts: BlobFacts
+    path: Path
+    good: Bitmap
+    bad: tuple[int, ...]
+    actual_size: int | None
+
+    @property
+    def right(self) -> bool:
+        return not self.bad and self.actual_size == self.facts.size
+
+
+def check_files(
+    files: Sequence[tuple[BlobFacts, Path]],
+    limits: Limits,
+    *,
+    leave_out: Sequence[Bitmap | None] | None = None,
+    listener: Listener = silent,
+) -> list[Checked]:
+    """Reads each file once and compares every chunk with its digest.
+
+    Raises:
+        Interrupted: Ctrl-C.
+    """
+    sizes = [_size(path) for _, path in files]
+    work = WorkList([facts for facts, _ in files], distinct=False, leave_out=leave_out)
+    source = LocalFiles("the files", len(work))
+    for number, (facts, path) in enumerate(files):
+        actual = sizes[number]
+        for item in work.items_of(number):
+            if actual is not None and work.offset(item) + work.size(item) <= actual:
+                source.claim(item, path, facts.chunks.offsets[work.chunk_of(item)])
+    sinks = [NullSink() for _ in files]
+    session = Session(
+        work, sinks, [Offer(source, source.has)], limits, listener=listener, local_how=How.HASHED
+    )
+    outcome = session.run()
+    bad: dict[int, list[int]] = {}
+    for item in outcome.missing:
+        bad.setdefault(work.blob_of(item), []).append(work.chunk_of(item))
+    return [
+        Checked(
+            facts, path, _good(work, number, bad.get(number, [])), tuple(bad.get(number, ())), sizes[number]
+        )
+        for number, (facts, path) in enumerate(files)
+    ]
+
+
+def _good(work: WorkList, number: int, bad: Sequence[int]) -> Bitmap:
+    good = Bitmap(len(work.blobs[number].chunks), (work.chunk_of(item) for item in work.items_of(number)))
+    for index in bad:
+        good.discard(index)
+    return good
+
+
+def _size(path: Path) -> int | None:
+    return os.path.getsize(path) if path.is_file() else None

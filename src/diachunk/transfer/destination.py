@@ -1,0 +1,192 @@
+"""Where a checkpoint's files become present: the store, or a directory that the user named (`--to`)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+from typing import Protocol
+
+from diachunk.digest import Digest
+from diachunk.errors import StoreError, from_os_error
+from diachunk.schedule.work import BlobFacts
+from diachunk.store.adopted import AdoptedFile
+from diachunk.store.blobs import Holding, Presence
+from diachunk.store.files import Files
+from diachunk.store.partial import Partial
+from diachunk.store.stamps import Stamp
+from diachunk.store.store import Store
+
+
+class Destination(Protocol):
+    """Finds, proves, demotes and opens the files of a checkpoint in one kind of place."""
+
+    merges_equal_files: bool
+    """Whether files of equal content are one (a store), or each path needs its own (a directory)."""
+
+    def find(self, facts: BlobFacts) -> Holding:
+        """What is there, without reading bytes."""
+        ...
+
+    def prove(self, facts: BlobFacts, holding: Holding) -> None:
+        """Every chunk was verified on the held file just now."""
+        ...
+
+    def give_up_on(self, facts: BlobFacts, holding: Holding) -> None:
+        """The held file is damaged: makes room for a good one without losing anything of the user's.
+
+        Raises:
+            StoreError: the file is the user's own and stands in the way.
+        """
+        ...
+
+    def partial(self, facts: BlobFacts) -> Path:
+        """Where the partial of a file lies, whether it is there or not."""
+        ...
+
+    def open(self, facts: BlobFacts) -> Partial:
+        """The partial to fill."""
+        ...
+
+    def free_bytes(self) -> int: ...
+
+
+class StoreDestination:
+    """Blobs of the store."""
+
+    merges_equal_files = True
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def find(self, facts: BlobFacts) -> Holding:
+        return self._store.blobs.find(facts.digest, facts.size, facts.chunks)
+
+    def prove(self, facts: BlobFacts, holding: Holding) -> None:
+        self._store.blobs.prove(facts.digest, holding, facts.chunks.id)
+
+    def give_up_on(self, facts: BlobFacts, holding: Holding) -> None:
+        if holding.adopted is not None:
+            self._store.blobs.disown(facts.digest, holding.adopted)
+        else:
+            self._store.blobs.demote(facts.digest, facts.chunks)
+
+    def partial(self, facts: BlobFacts) -> Path:
+        return self._store.layout.partial(facts.digest, facts.chunks.id)
+
+    def open(self, facts: BlobFacts) -> Partial:
+        return self._store.blobs.open_partial(facts.digest, facts.chunks)
+
+    def free_bytes(self) -> int:
+        return self._store.layout.free_bytes()
+
+
+class DirectoryDestination:
+    """`DIR/<component>/<path>`, walked with open directories and O_NOFOLLOW: no link can lead outside.
+
+    Files put here are recorded as adopted and ours, so that they serve as donors and can be replaced later.
+    Files that were here before are the user's: kept if they are right, refused (unless `force`) if not.
+    """
+
+    merges_equal_files = False
+
+    def __init__(self, store: Store, root: Path, *, force: bool = False) -> None:
+        self._store = store
+        self._root = Path(os.path.abspath(root))
+        self._force = force
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            mode = stat.S_IMODE(self._root.stat().st_mode)
+        except OSError as error:
+            raise from_os_error(error, "create", self._root) from error
+        self._files = Files(mode)
+        self._dirs: dict[str, int] = {}
+
+    def path(self, facts: BlobFacts) -> Path:
+        return self._root / facts.component / facts.path
+
+    def find(self, facts: BlobFacts) -> Holding:
+        path = self.path(facts)
+        try:
+            status = os.stat(path.name, dir_fd=self._dir(facts, make=False), follow_symlinks=False)
+        except FileNotFoundError:
+            return Holding(Presence.ABSENT)
+        if not stat.S_ISREG(status.st_mode):
+            raise StoreError(f"{path} is in the way and no regular file", hint="move it, then run again")
+        record = self._record(facts.digest, path)
+        if record is None:
+            return Holding(Presence.CLAIMED, path)
+        proven = status.st_size == facts.size and record.stamp.proves(status, facts.chunks.id)
+        return Holding(Presence.PROVEN if proven else Presence.CLAIMED, path, record)
+
+    def prove(self, facts: BlobFacts, holding: Holding) -> None:
+        path = self.path(facts)
+        stamp = Stamp.of(path.stat()).adding(chunk_list=facts.chunks.id)
+        ours = holding.adopted is not None and holding.adopted.ours
+        self._store.blobs.adopted.put(facts.digest, AdoptedFile(path, stamp, ours))
+
+    def give_up_on(self, facts: BlobFacts, holding: Holding) -> None:
+        path = self.path(facts)
+        known = self._store.blobs.adopted.by_path(path)
+        ours = known is not None and known[1].ours and known[1].unchanged() is not None
+        if not ours and not self._force:
+            raise StoreError(
+                f"{path} differs and diachunk did not put it there as it is now",
+                hint="move it away, or --force to replace it",
+            )
+        if known is not None:
+            self._store.blobs.disown(*known)
+
+    def partial(self, facts: BlobFacts) -> Path:
+        name = f".{facts.digest.hex()[:16]}.{facts.chunks.id.hex()[:8]}.diachunk-partial"
+        return self.path(facts).with_name(name)
+
+    def open(self, facts: BlobFacts) -> Partial:
+        dir_fd = self._dir(facts, make=True)
+        path = self.partial(facts)
+        return Partial(path, facts.chunks, self._files, lambda partial: self._finish(facts, partial), dir_fd)
+
+    def _finish(self, facts: BlobFacts, partial: Partial) -> None:
+        dir_fd = self._dir(facts, make=True)
+        path = self.path(facts)
+        os.rename(partial.path.name, path.name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        with contextlib.suppress(OSError):
+            os.fsync(dir_fd)
+        stamp = Stamp.of(os.fstat(partial.fd)).adding(chunk_list=facts.chunks.id)
+        self._store.blobs.adopted.put(facts.digest, AdoptedFile(path, stamp, ours=True))
+
+    def free_bytes(self) -> int:
+        status = os.statvfs(self._root)
+        return status.f_bavail * status.f_frsize
+
+    def _record(self, digest: Digest, path: Path) -> AdoptedFile | None:
+        return next((each for each in self._store.blobs.adopted.get(digest) if each.path == path), None)
+
+    def _dir(self, facts: BlobFacts, *, make: bool) -> int:
+        """An open descriptor of the directory that holds the file."""
+        relative = str(self.path(facts).parent.relative_to(self._root))
+        if relative in self._dirs:
+            return self._dirs[relative]
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        fd = os.open(self._root, flags)
+        for part in Path(relative).parts:
+            try:
+                if make:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(part, dir_fd=fd)
+                deeper = os.open(part, flags | os.O_NOFOLLOW, dir_fd=fd)
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                raise from_os_error(error, "enter", self._root / relative) from error
+            finally:
+                os.close(fd)
+            fd = deeper
+        self._dirs[relative] = fd
+        return fd
+
+    def close(self) -> None:
+        for fd in self._dirs.values():
+            os.close(fd)
+        self._dirs.clear()

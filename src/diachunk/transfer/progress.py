@@ -1,0 +1,83 @@
+"""What a transfer tells while it runs. Byte counts are deltas: `bar.update(event.bytes)` simply works."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+class How(enum.Enum):
+    """Where bytes that became present came from."""
+
+    FETCHED = "fetched"
+    REUSED = "reused"
+    HASHED = "hashed"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """More bytes are here. Negative when bytes in flight were thrown away; the sum ends at the plan's total."""
+
+    bytes: int
+    component: str
+    how: How
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStatus:
+    """One source now. `state` is "" while all is well, else what is wrong, for a person."""
+
+    label: str
+    rate_bps: float
+    in_flight: int
+    verified_bytes: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The transfer as a whole, about four times a second. `limited_by` is "" while too little is measured."""
+
+    left_bytes: int
+    rate_bps: float
+    eta_s: float | None
+    limited_by: str
+    sources: tuple[SourceStatus, ...]
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTrouble:
+    """A source failed once, was put out or came back; said once for each change."""
+
+    label: str
+    detail: str
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FileDone:
+    """A file is complete, durable and under its name."""
+
+    component: str
+    path: str
+    size: int
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something a person should know that is no error."""
+
+    text: str
+    bytes: int = 0
+
+
+Event: TypeAlias = Progress | Status | SourceTrouble | FileDone | Notice
+Listener: TypeAlias = Callable[[Event], None]
+
+
+def silent(event: Event) -> None:
+    """The listener that does nothing."""

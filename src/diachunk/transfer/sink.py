@@ -1,0 +1,55 @@
+"""Where verified chunks go. The store's partials are sinks; verifying has one that writes nothing."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from diachunk.chunking.verify import VerifiedChunk
+
+
+class Sink(Protocol):
+    """One file being assembled, chunk by chunk, at final offsets. Called from several lanes at once."""
+
+    def holds(self, chunk: VerifiedChunk, offset: int) -> bool:
+        """Whether these very bytes already stand at `offset` (so that they need not be written again)."""
+        ...
+
+    def write(self, chunk: VerifiedChunk, offset: int) -> None:
+        """Puts the chunk's bytes at `offset`.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        ...
+
+    def flush(self) -> None:
+        """Makes what was written so far durable; may be called at any time, also while writes go on.
+
+        Raises:
+            StoreError: the disk refused. Sticky: the file can no longer become complete.
+        """
+        ...
+
+    def complete(self) -> None:
+        """Every chunk is in place: makes the file durable and gives it its final name.
+
+        Raises:
+            StoreError: the disk refused, or the file vanished.
+        """
+        ...
+
+
+class NullSink:
+    """Verifies and keeps nothing."""
+
+    def holds(self, chunk: VerifiedChunk, offset: int) -> bool:
+        return True
+
+    def write(self, chunk: VerifiedChunk, offset: int) -> None:
+        raise AssertionError("verifying writes nothing")
+
+    def flush(self) -> None:
+        return
+
+    def complete(self) -> None:
+        return
