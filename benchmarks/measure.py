@@ -1,0 +1,120 @@
+"""Times whole processes side by side: interleaved rounds, medians of ratios, the kernel's own accounting."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+GB = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One process: wall and CPU seconds, peak resident memory in bytes."""
+
+    wall_s: float
+    cpu_s: float
+    peak_bytes: int
+
+
+@dataclass(slots=True)
+class Row:
+    """All runs of one contender, in round order."""
+
+    name: str
+    runs: list[Run] = field(default_factory=list)
+
+    def median_wall_s(self) -> float:
+        return statistics.median(run.wall_s for run in self.runs)
+
+    def median_cpu_s(self) -> float:
+        return statistics.median(run.cpu_s for run in self.runs)
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A command line, and what has to happen before each run of it (not timed)."""
+
+    name: str
+    command: Sequence[str]
+    before: Callable[[], None] = lambda: None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def run_once(contender: Contender) -> Run:
+    """Runs a command to its end.
+
+    Raises:
+        SystemExit: it failed; a benchmark of a failure means nothing.
+    """
+    contender.before()
+    environment = {**os.environ, **contender.environment}
+    started_at = time.perf_counter()
+    process = subprocess.Popen(
+        list(contender.command), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    wall_s = time.perf_counter() - started_at
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{contender.name} failed: {errors.decode(errors='replace')[-500:]}")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Run(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit)
+
+
+def race(contenders: Sequence[Contender], rounds: int, *, settle_s: float = 1.0) -> list[Row]:
+    """Runs all contenders in turn, `rounds` times, after one round that does not count.
+
+    The order is turned round every other round, so that nobody always runs on what another left behind.
+    """
+    rows = {each.name: Row(each.name) for each in contenders}
+    for number in range(rounds + 1):
+        for each in contenders if number % 2 else tuple(reversed(contenders)):
+            time.sleep(settle_s)
+            run = run_once(each)
+            if number:
+                rows[each.name].runs.append(run)
+            print(f"  round {number}: {each.name}: {run.wall_s:.2f} s", file=sys.stderr, flush=True)
+    return list(rows.values())
+
+
+def ratio(faster: Row, slower: Row) -> float:
+    """How many times as fast the first is: the median of the rounds' ratios."""
+    return statistics.median(
+        theirs.wall_s / ours.wall_s for ours, theirs in zip(faster.runs, slower.runs, strict=True)
+    )
+
+
+def spread(faster: Row, slower: Row) -> str:
+    """The smallest and largest of the rounds' ratios."""
+    ratios = [theirs.wall_s / ours.wall_s for ours, theirs in zip(faster.runs, slower.runs, strict=True)]
+    return f"{min(ratios):.2f}-{max(ratios):.2f}"
+
+
+def machine() -> str:
+    """One line about where this ran."""
+    model = next(
+        (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
+    total = next((line.split()[1] for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), "0")
+    return (
+        f"{os.cpu_count()} cores ({model}), {int(total) / 1e6:.0f} GB, {platform.system()} {platform.release()}, "
+        f"Python {platform.python_version()}"
+    )
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
