@@ -9,6 +9,7 @@ Everything public is here; submodules are not. Errors are in `diachunk.errors`.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 from diachunk.version import __version__
@@ -75,11 +76,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Loads the library when it is first used: `diachunk --help` needs none of it."""
+    """Loads the library when it is first used."""
     if name in __all__:
-        from diachunk import api
-
-        return getattr(api, name)
+        return getattr(importlib.import_module("diachunk.api"), name)
     raise AttributeError(f"module 'diachunk' has no attribute {name!r}")
 
 

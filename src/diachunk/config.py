@@ -1,4 +1,4 @@
-"""Settings: flag > DIACHUNK_* > $XDG_CONFIG_HOME/diachunk/config.toml > /etc/diachunk/config.toml > default."""
+"""Settings: flag > DIACHUNK_* > $XDG_CONFIG_HOME/diachunk/config.toml > /etc/diachunk/... > default."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from diachunk.limits import Limits
 SITE_FILE = Path("/etc/diachunk/config.toml")
 _CONFIG_BYTES_MAX = 1024 * 1024
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([kmgt]?)(i?)(b|bit)?(?:/s|ps)?", re.IGNORECASE)
-_AGE = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(s|m|h|d|w)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*(?:([kmgt])(i?))?(b|bit)?(/s|ps)?", re.IGNORECASE | re.ASCII)
+_AGE = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(s|m|h|d|w)?", re.IGNORECASE | re.ASCII)
 _AGE_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def parse_size(text: str) -> int:
-    """Reads bytes: "500M", "1.5GiB", "100Mbit" (bits). K, M, G, T are powers of 1000, Ki, Mi, ... of 1024.
+    """Reads bytes: "500M", "1.5GiB"; bits: "100Mbit", "100Mbps". K, M, G, T: powers of 1000; Ki: of 1024.
 
     Raises:
         UsageError: anything else.
@@ -30,9 +30,10 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if not match:
         raise UsageError(f"{text!r:.60} is not a size or rate", hint="such as 10M, 1.5GiB or 100Mbit")
-    number, unit, binary, bits = match.groups()
+    number, unit, binary, kind, per_second = match.groups(default="")
     value = float(number) * (1024 if binary else 1000) ** _UNITS[unit.lower()]
-    return int(value / 8 if (bits or "").lower() == "bit" else value)
+    bits = kind.lower() == "bit" or (kind == "b" and per_second.lower() == "ps")
+    return int(value / 8 if bits else value)
 
 
 def parse_rate(text: str) -> int:

@@ -11,7 +11,7 @@ import os
 import re
 from pathlib import Path
 
-_USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/@\s]*@")
+_USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s]*@")
 _QUERY = re.compile(r"(?P<url>[A-Za-z][A-Za-z0-9+.-]*://[^\s?#]*)\?[^\s#\"')]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -70,7 +70,7 @@ class IntegrityError(DiachunkError):
 
 
 class TransferIncomplete(DiachunkError):
-    """No usable source is left, or the transfer was stopped. What was verified is kept: run again to resume."""
+    """No usable source is left. What was verified is kept: run again to resume."""
 
     exit_code = 5
     retryable = True

@@ -1,12 +1,40 @@
-"""What users import, by way of `import diachunk`. The command line is a thin layer over this."""
+"""What users import, by way of `import diachunk`. The command line is a thin layer over this.
 
-from diachunk.api.care import diff, gc, ls, rm, show
-from diachunk.api.fetching import Snapshot, fetch, plan
-from diachunk.api.publishing import Published, publish
-from diachunk.api.streaming import Fetched, events
-from diachunk.api.verifying import Damage, FileReport, State, VerifyReport, verify
-from diachunk.transfer.plan import ComponentPlan, Plan
-from diachunk.transfer.progress import Event, FileDone, How, Notice, Progress, SourceTrouble, Status
+Each part is loaded when it is first used: `diachunk --help` needs none of them, a fetch no asyncio.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from diachunk.api.care import diff, gc, ls, rm, show
+    from diachunk.api.fetching import Snapshot, fetch, plan
+    from diachunk.api.publishing import Published, publish
+    from diachunk.api.streaming import Fetched, events
+    from diachunk.api.verifying import Damage, FileReport, State, VerifyReport, verify
+    from diachunk.transfer.plan import ComponentPlan, Plan
+    from diachunk.transfer.progress import Event, FileDone, How, Notice, Progress, SourceTrouble, Status
+
+_HOMES = {
+    "diachunk.api.care": ("diff", "gc", "ls", "rm", "show"),
+    "diachunk.api.fetching": ("Snapshot", "fetch", "plan"),
+    "diachunk.api.publishing": ("Published", "publish"),
+    "diachunk.api.streaming": ("Fetched", "events"),
+    "diachunk.api.verifying": ("Damage", "FileReport", "State", "VerifyReport", "verify"),
+    "diachunk.transfer.plan": ("ComponentPlan", "Plan"),
+    "diachunk.transfer.progress": (
+        "Event",
+        "FileDone",
+        "How",
+        "Notice",
+        "Progress",
+        "SourceTrouble",
+        "Status",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "ComponentPlan",
@@ -36,3 +64,9 @@ __all__ = [
     "show",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME_OF:
+        return getattr(importlib.import_module(_HOME_OF[name]), name)
+    raise AttributeError(f"module 'diachunk.api' has no attribute {name!r}")

@@ -78,7 +78,7 @@ def fetch(
         home: the store, in place of the configured one.
 
     Raises:
-        UsageError, ManifestError, TransferIncomplete, StoreError, TrustError, Interrupted: see diachunk.errors.
+        UsageError, ManifestError, TransferIncomplete, StoreError, TrustError, Interrupted: see errors.py.
     """
     context = Context.make(home).with_patience(patience_s)
     resolved = resolve(os.fspath(target), context)

@@ -19,14 +19,14 @@ from diachunk.store.files import Files
 from diachunk.store.ingest import ingest
 from diachunk.store.stamps import Stamp
 from diachunk.store.store import Store
-from diachunk.transfer.progress import How, Listener, Progress, silent
+from diachunk.transfer.progress import How, Listener, Progress, Status, silent
 
 _LEFT_OUT = (".",)
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What publishing yielded. `file` is where the manifest was written, `left_out` what was not published."""
+    """What publishing yielded. `file` is where the manifest was written, `left_out` what was skipped."""
 
     manifest: Manifest
     file: Path | None
@@ -67,6 +67,7 @@ def publish(
         copy: take the files into the store, by reflink where the file system can, else by copying.
         store: whether the store should know the files and the name; off, nothing but `out` is written.
         force: move NAME@REV if it already stands for another manifest.
+        progress: first told the bytes there are to hash (Status), then what was hashed.
         upstream: for each component, where its files came from (kind, repository, commit); inside the id.
 
     Raises:
@@ -81,6 +82,7 @@ def publish(
     # `--no-store` must work where there is no store and no place for one.
     context = Context.make(home) if store else None
     paths = list(dict.fromkeys(each.file for each in found))
+    progress(Status(_total_bytes(paths), 0.0, None, "", ()))
     inside: dict[Path, Path] = {}
     try:
         if copy and context is not None:
@@ -100,6 +102,13 @@ def publish(
     if written is not None:
         Files(0o755).replace_text(written, encode(manifest))
     return Published(manifest, written, left_out)
+
+
+def _total_bytes(paths: Iterable[Path]) -> int:
+    try:
+        return sum(path.stat().st_size for path in paths)
+    except OSError as error:
+        raise from_os_error(error, "read") from error
 
 
 def _teller(progress: Listener, component_of: Mapping[Path, str]) -> Callable[[Path, int], None]:

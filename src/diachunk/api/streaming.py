@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ class Fetched:
     bytes: int = 0
 
 
-async def events(target: str, **options: Any) -> AsyncIterator[Event | Fetched]:
+async def events(target: str, **options: Any) -> AsyncGenerator[Event | Fetched, None]:
     """Fetches on a thread and yields what happens; the last event is Fetched.
 
     Leaving the loop early stops the fetch; what is verified is kept.

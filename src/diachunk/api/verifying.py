@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from diachunk.api.context import Context
 from diachunk.api.targets import resolve
+from diachunk.api.verified import Damage, FileReport, State, VerifyReport
 from diachunk.bitmap import Bitmap
 from diachunk.digest import Digest
 from diachunk.errors import DiachunkError, StoreError, UsageError
@@ -26,59 +26,9 @@ from diachunk.transfer.check import Checked, check_files
 from diachunk.transfer.destination import Destination, DirectoryDestination, StoreDestination
 from diachunk.transfer.progress import Listener, silent
 
+__all__ = ["Damage", "FileReport", "State", "VerifyReport", "verify"]
+
 _TENSORS_NAMED_MAX = 8
-
-
-class State(enum.Enum):
-    """What verifying found of one file."""
-
-    OK = "ok"
-    DAMAGED = "damaged"
-    CUT_OFF = "cut off"
-    TOO_LONG = "too long"
-    MISSING = "missing"
-    UNFINISHED = "unfinished"
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """One chunk whose bytes are wrong: [offset, offset + size) of its file, and the tensors it touches."""
-
-    chunk: int
-    offset: int
-    size: int
-    digest: Digest
-    tensors: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class FileReport:
-    """One file. `location` is what was read, None if nothing was there; `why` says more, or is ""."""
-
-    checkpoint: str
-    component: str
-    path: str
-    size: int
-    location: Path | None
-    state: State
-    damage: tuple[Damage, ...] = ()
-    repaired: bool = False
-    why: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
-    """What verifying found, file by file, and what repairing took."""
-
-    files: tuple[FileReport, ...]
-    checked_bytes: int
-    elapsed_s: float
-    repair: Report | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether everything is right, or was put right."""
-        return all(file.state is State.OK or file.repaired for file in self.files)
 
 
 def verify(
@@ -106,6 +56,8 @@ def verify(
     Raises:
         UsageError, ManifestError, StoreError, Interrupted; with `repair` also TransferIncomplete.
     """
+    if subset is not None and not 1 <= subset[0] <= subset[1]:
+        raise UsageError(f"{subset[0]}/{subset[1]}: there is no such part", hint="such as 1/30")
     context = Context.make(home)
     manifests, explicit = _manifests([os.fspath(each) for each in targets], context)
     if directory is not None and len(manifests) != 1:
@@ -115,6 +67,8 @@ def verify(
     walk = _Walk(context, subset, progress)
     for manifest in manifests:
         walk.check(manifest, _destination(context, directory, force), named=explicit)
+    if not explicit:
+        walk.note_broken_manifests()
     if not repair:
         return walk.report()
     return _repair(walk, context, tuple(origins), max_down_bps, progress)
@@ -148,6 +102,7 @@ class _Walk:
         self.findings: list[_Finding] = []
         self.checked_bytes = 0
         self.elapsed_s = 0.0
+        self._broken: list[FileReport] = []
         self._context = context
         self._subset = subset
         self._listener = listener
@@ -180,9 +135,9 @@ class _Walk:
 
     def _locate(self, facts: BlobFacts, destination: Destination, manifest: Manifest) -> Path | None:
         """The file to read: also one whose record no longer fits (an adopted file that was changed)."""
-        holding = destination.find(facts)
-        if holding.path is not None or not destination.merges_equal_files:
-            return holding.path
+        path = destination.locate(facts)
+        if path is not None or not destination.merges_equal_files:
+            return path
         link = self._context.store.layout.snapshot(manifest.id) / facts.component / facts.path
         return link.resolve() if link.is_file() else None
 
@@ -199,9 +154,7 @@ class _Walk:
     def _note(self, manifest: Manifest, destination: Destination, facts: BlobFacts, checked: Checked) -> None:
         if checked.right:
             if not self._subset:
-                holding = destination.find(facts)
-                if holding.path is not None and holding.presence is not Presence.PROVEN:
-                    destination.prove(facts, holding)
+                self._prove(destination, facts)
             self._add(manifest, destination, facts, checked, State.OK)
             return
         actual = checked.actual_size or 0
@@ -209,6 +162,14 @@ class _Walk:
         if actual != facts.size:
             state = State.CUT_OFF if actual < facts.size else State.TOO_LONG
         self._add(manifest, destination, facts, checked, state)
+
+    def _prove(self, destination: Destination, facts: BlobFacts) -> None:
+        try:
+            holding = destination.find(facts)
+        except StoreError:
+            return  # right, but read through a link of the user's: no file of ours to note it for
+        if holding.path is not None and holding.presence is not Presence.PROVEN:
+            destination.prove(facts, holding)
 
     def _add(
         self,
@@ -229,9 +190,13 @@ class _Walk:
         )
         self.findings.append(_Finding(manifest, destination, facts, checked, report))
 
+    def note_broken_manifests(self) -> None:
+        for path, why in self._context.store.catalog.broken():
+            self._broken.append(FileReport(path.stem[:16], "", path.name, 0, path, State.DAMAGED, why=why))
+
     def report(self, repair: Report | None = None) -> VerifyReport:
         return VerifyReport(
-            tuple(each.report for each in self.findings), self.checked_bytes, self.elapsed_s, repair
+            (*(each.report for each in self.findings), *self._broken), self.checked_bytes, self.elapsed_s, repair
         )
 
 

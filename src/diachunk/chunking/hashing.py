@@ -1,4 +1,4 @@
-"""One pass over a file: chunk digests, the whole file's BLAKE3 and its SHA-256, on all cores, in bounded memory."""
+"""One pass over a file: chunk digests, the file's BLAKE3 and SHA-256, on all cores, in bounded memory."""
 
 from __future__ import annotations
 

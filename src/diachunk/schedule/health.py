@@ -8,6 +8,9 @@ from typing import Protocol
 
 from diachunk.limits import Limits
 
+_TRIES_WITHIN_PATIENCE = 6
+"""How often, at least, a parked source is tried before giving up when no other is left."""
+
 
 class Tier(enum.IntEnum):
     """What a chunk from this source costs: local ones are asked before any byte crosses a network."""
@@ -41,16 +44,20 @@ class Rng(Protocol):
 class Concurrency:
     """How many requests at once: grows while goodput grows, falls back when it does not or on BUSY.
 
-    A window is closed after at least `_WINDOW_S` and `_WINDOW_REQUESTS` requests at the limit; hill climbing
-    with a hold keeps it from oscillating on a noisy line.
+    Goodput is the limit times the mean rate of a request (Little's law): with a few requests in a window,
+    counting those that end in it would be noise. The limit is raised by one on trial; without a gain it goes
+    back to what was enough, and holds there for a while.
     """
 
     limit: int
     highest: int
-    _best_bps: float = 0.0
+    _on_trial: bool = False
+    _base_bps: float = 0.0
     _window_start: float = -1.0
     _window_bytes: int = 0
+    _window_seconds: float = 0.0
     _window_requests: int = 0
+    _passed_over: int = 0
     _hold: int = 0
 
     _WINDOW_S = 0.3
@@ -58,38 +65,54 @@ class Concurrency:
     _GAIN = 1.08
     _HOLD_WINDOWS = 12
 
-    def finished(self, size_bytes: int, in_flight: int, now: float) -> None:
-        """A request ended well; `in_flight` counts it."""
+    def finished(self, size_bytes: int, seconds: float, in_flight: int, now: float) -> None:
+        """A request ended well after so many seconds; `in_flight` counts it."""
         if in_flight < self.limit or self._window_start < 0:
-            self._window_start, self._window_bytes, self._window_requests = now, 0, 0
+            self._open_window(now)
+            return
+        if self._passed_over:
+            # It started before the limit was reached, so its rate says nothing about this limit.
+            self._passed_over -= 1
+            self._window_start = now
             return
         self._window_bytes += size_bytes
+        self._window_seconds += seconds
         self._window_requests += 1
-        elapsed = now - self._window_start
-        if elapsed < self._WINDOW_S or self._window_requests < self._WINDOW_REQUESTS:
+        long = now - self._window_start >= self._WINDOW_S
+        if not long or self._window_requests < max(self._WINDOW_REQUESTS, self.limit):
             return
-        goodput = self._window_bytes / elapsed
-        self._window_start, self._window_bytes, self._window_requests = now, 0, 0
+        goodput = self.limit * self._window_bytes / max(self._window_seconds, 1e-6)
         if self._hold:
             self._hold -= 1
-            return
-        if goodput > self._best_bps * self._GAIN:
-            self._best_bps = goodput
-            self.limit = min(self.limit + 1, self.highest)
-        else:
-            self._best_bps = goodput
+        elif self._on_trial and goodput <= self._base_bps * self._GAIN:
             self.limit = max(1, self.limit - 1)
-            self._hold = self._HOLD_WINDOWS
+            self._on_trial, self._hold = False, self._HOLD_WINDOWS
+        else:
+            self._base_bps = goodput
+            self._on_trial = self.limit < self.highest
+            self.limit += self._on_trial
+        self._open_window(now)
+
+    def _open_window(self, now: float) -> None:
+        self._window_start, self._window_bytes = now, 0
+        self._window_seconds, self._window_requests = 0.0, 0
+        self._passed_over = self.limit
 
     def busy(self) -> None:
         self.limit = max(1, self.limit // 2)
-        self._hold = self._HOLD_WINDOWS
+        self._on_trial, self._hold = False, self._HOLD_WINDOWS
         self._window_start = -1.0
 
 
 @dataclass(slots=True)
 class Health:
-    """One source as the schedule sees it. Times are the schedule's clock, rates bytes a second."""
+    """One source as the schedule sees it. Times are the schedule's clock, rates bytes a second.
+
+    Attributes:
+        resume_at: when it may be asked again.
+        retry_at: the same while no other source is alive: then it is not parked.
+        failed_at: when its latest fault was booked that was not part of one before.
+    """
 
     label: str
     tier: Tier
@@ -102,6 +125,8 @@ class Health:
     out: str = ""
     last_fault: str = ""
     resume_at: float = 0.0
+    retry_at: float = 0.0
+    failed_at: float = -1.0
     verified_bytes: int = 0
     wasted_bytes: int = 0
     request_bps: float = 0.0
@@ -127,33 +152,54 @@ class Health:
         flowing = self.in_flight > 0 and 0 <= now - self.last_byte_at < self.limits.stall_s
         return self.faults_in_a_row == 0 or flowing
 
-    def succeeded(self, size_bytes: int, seconds: float, now: float) -> None:
+    def succeeded(self, size_bytes: int, started_at: float, now: float) -> None:
+        """Books a request that brought what was asked. Made after a fault, it ends the waiting for that."""
         self.faults_in_a_row = 0
-        self.verified_bytes += size_bytes
+        if started_at >= self.failed_at:
+            self.resume_at = self.retry_at = min(self.resume_at, now)
+        seconds = now - started_at
         rate = size_bytes / max(seconds, 1e-6)
         self.request_bps = rate if not self.request_bps else 0.7 * self.request_bps + 0.3 * rate
-        self.concurrency.finished(size_bytes, self.in_flight, now)
+        self.concurrency.finished(size_bytes, seconds, self.in_flight, now)
 
-    def failed(self, fault: Fault, detail: str, now: float, rng: Rng, retry_after_s: float = 0.0) -> None:
-        """Books a fault of the source as a whole: back off with full jitter, then park."""
+    def failed(
+        self,
+        fault: Fault,
+        detail: str,
+        started_at: float,
+        now: float,
+        rng: Rng,
+        retry_after_s: float = 0.0,
+    ) -> None:
+        """Books a fault of the source as a whole: back off with full jitter, then park.
+
+        Requests that were under way together and fail together are one fault in a row: a server that restarts
+        resets eight connections at once, and is no worse for that.
+        """
         self.faults += 1
-        self.faults_in_a_row += 1
         self.last_fault = detail or fault.value
-        if fault is Fault.BUSY:
-            self.concurrency.busy()
+        if self.faults_in_a_row == 0 or started_at >= self.failed_at:
+            self.faults_in_a_row += 1
+            self.failed_at = now
+            self._back_off(now, rng)
+            if fault is Fault.BUSY:
+                self.concurrency.busy()
+        asked_until = now + min(retry_after_s, self.limits.retry_after_max_s)
+        self.retry_at = max(self.retry_at, asked_until)
+        self.resume_at = max(self.resume_at, asked_until)
+
+    def _back_off(self, now: float, rng: Rng) -> None:
+        ceiling = min(
+            self.limits.backoff_first_s * 2 ** min(self.faults_in_a_row - 1, 32), self.limits.backoff_max_s
+        )
         if self.parked:
-            wait = self.limits.park_s
-        else:
-            ceiling = min(
-                self.limits.backoff_first_s * 2 ** (self.faults_in_a_row - 1), self.limits.backoff_max_s
-            )
-            wait = ceiling * rng.random()
-        asked = min(retry_after_s, self.limits.retry_after_max_s)
-        self.resume_at = max(self.resume_at, now + max(wait, asked))
+            ceiling = min(ceiling, self.limits.patience_s / _TRIES_WITHIN_PATIENCE)
+        self.retry_at = max(self.retry_at, now + rng.random() * ceiling)
+        self.resume_at = max(self.resume_at, now + self.limits.park_s if self.parked else self.retry_at)
 
     def lied(self, detail: str) -> None:
         """Books bad bytes; three such chunks and the source is out."""
         self.bad_chunks += 1
         self.last_fault = detail
         if self.bad_chunks >= self.limits.bad_chunks_max and self.tier is Tier.NETWORK:
-            self.out = f"sent wrong bytes {self.bad_chunks} times"
+            self.out = f"{detail}; wrong {self.bad_chunks} times"

@@ -113,6 +113,6 @@ class Body:
             self._response.close()
 
     def _wake(self) -> None:
-        # Shutting down the reading side wakes a recv that blocks in the lane; closing here would race with it.
+        # Shutting down the reading side wakes a recv that blocks in the lane; closing would race with it.
         with contextlib.suppress(OSError, ValueError, RuntimeError, AttributeError, io.UnsupportedOperation):
             self._response.shutdown()

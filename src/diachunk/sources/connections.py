@@ -172,9 +172,11 @@ def fault_of(error: BaseException, *, resumable: bool = False) -> SourceFault:
         chain.append(cause)
     for arg in [arg for each in list(chain) for arg in each.args if isinstance(arg, BaseException)]:
         chain.append(arg)
+    through_proxy = any(isinstance(each, urllib3.exceptions.ProxyError) for each in chain)
     for each in chain:
         detail = _words_for(each)
         if detail:
+            detail = f"the proxy: {detail}" if through_proxy else detail
             stalled = isinstance(each, (TimeoutError, urllib3.exceptions.ReadTimeoutError)) and resumable
             return SourceFault(Fault.STALLED if stalled else Fault.FAILED, detail, resumable=resumable)
     return SourceFault(Fault.FAILED, f"{type(error).__name__}: {error}"[:160], resumable=resumable)
@@ -182,15 +184,17 @@ def fault_of(error: BaseException, *, resumable: bool = False) -> SourceFault:
 
 def _words_for(error: BaseException) -> str:
     """One error of the chain in words, or "" to look further along it."""
+    if isinstance(error, urllib3.exceptions.NewConnectionError) and error.__cause__ is not None:
+        return ""  # a ConnectTimeoutError by its class whatever happened: its cause knows better
     known: tuple[tuple[type[BaseException], str], ...] = (
         (PrivateAddress, str(error)),
         (ssl.SSLCertVerificationError, f"certificate refused: {getattr(error, 'verify_message', '')}"),
         (socket.gaierror, "host name not found"),
         (urllib3.exceptions.NameResolutionError, "host name not found"),
         (ConnectionRefusedError, "connection refused"),
+        (http.client.RemoteDisconnected, "closed the connection without a reply"),
         (ConnectionResetError, "connection reset"),
         (BrokenPipeError, "connection reset"),
-        (http.client.RemoteDisconnected, "closed the connection without a reply"),
         (http.client.IncompleteRead, "closed the connection early"),
         (urllib3.exceptions.ConnectTimeoutError, "no connection in time"),
         (urllib3.exceptions.ReadTimeoutError, "no answer in time"),

@@ -1,4 +1,4 @@
-"""Finds wanted chunks in files that this machine already has: other checkpoints, adopted files, other partials."""
+"""Finds wanted chunks in files that are here already: other checkpoints, adopted files, other partials."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ from urllib.parse import urljoin, urlsplit
 import urllib3
 from urllib3.response import BaseHTTPResponse
 
-from diachunk.version import __version__
 from diachunk.errors import UsageError, redact
 from diachunk.schedule.health import Fault, Tier
 from diachunk.schedule.work import Run
@@ -20,6 +19,7 @@ from diachunk.sources.connections import Connections, credentials_for, fault_of
 from diachunk.sources.context import SourceContext
 from diachunk.sources.reply import REDIRECTS, check_range, check_stream
 from diachunk.sources.template import OriginTemplate
+from diachunk.version import __version__
 
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"diachunk/{__version__}"}
 _LINK_WENT_STALE = frozenset({401, 403, 404, 410})
@@ -76,7 +76,7 @@ class HttpOrigin:
         return self.open_url(self._template.locate(run.blob.component, run.blob.path), flow, headers)
 
     def open_url(self, first_url: str, flow: Flow, headers: Mapping[str, str]) -> BaseHTTPResponse:
-        """Follows redirects to a reply, its body unread. The last stop is remembered until it stops answering.
+        """Follows redirects to a reply, its body unread. The last stop is remembered while it answers.
 
         Raises:
             SourceFault: no reply, too many redirects, or one to where none may lead.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote as percent_encode
 
 from diachunk.errors import UsageError
@@ -19,11 +20,13 @@ class OriginTemplate:
 
     @property
     def base(self) -> str:
-        return self._text.split("{", 1)[0].rstrip("/") or "/"
+        text = re.split(r"\{component\}|\{path\}", self._text, maxsplit=1)[0]
+        return text.rstrip("/") or "/"
 
     def locate(self, component: str, path: str) -> str:
         if self._quote:
             component, path = percent_encode(component, safe=""), percent_encode(path, safe="/")
         if self._templated:
-            return self._text.replace("{component}", component).replace("{path}", path)
+            values = {"{component}": component, "{path}": path}
+            return re.sub(r"\{component\}|\{path\}", lambda match: values[match[0]], self._text)
         return "/".join(part for part in (self._text.rstrip("/"), component, path) if part)

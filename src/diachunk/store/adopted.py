@@ -1,4 +1,4 @@
-"""Files outside the store that it knows and reads and never writes: what was published, and `--to` directories."""
+"""Files outside the store that it knows, reads and never writes: published ones, `--to` directories."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class AdoptedFile:
         """Its status if it is the file that was stamped, else None."""
         try:
             status = self.path.stat()
-        except OSError:
+        except (OSError, ValueError):
             return None
         return status if self.stamp.matches(status) else None
 

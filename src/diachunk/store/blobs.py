@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import secrets
 import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ class Presence(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """A blob as found. `path` is the complete file (the store's own, or an adopted one), None unless complete."""
+    """A blob as found. `path` is the complete file (the store's own, or adopted), None unless complete."""
 
     presence: Presence
     path: Path | None = None
@@ -77,7 +78,7 @@ class Blobs:
         write_stamp(self.layout.files, self.layout.stamp(digest), stamp.adding(chunk_list=chunk_list))
 
     def disown(self, digest: Digest, file: AdoptedFile) -> None:
-        """An adopted file is damaged or was changed: the store no longer counts on it. The file is left alone."""
+        """An adopted file is damaged or changed: the store no longer counts on it. It is left alone."""
         self.adopted.drop(digest, file.path)
 
     def demote(self, digest: Digest, chunks: ChunkList) -> None:
@@ -94,12 +95,15 @@ class Blobs:
                 os.chmod(own, self.layout.files.file_mode)
                 self.layout.files.rename(own, partial)
             else:
-                self.layout.files.rename(own, own.with_name(f".{own.name[:32]}.moved-aside-{os.getpid()}"))
+                self._move_aside(own)
             self.layout.files.flush_dir(own.parent)
         except FileNotFoundError:
             return
         except OSError as error:
             raise from_os_error(error, "repair", own) from error
+
+    def _move_aside(self, own: Path) -> None:
+        self.layout.files.rename(own, own.with_name(f".{own.name[:32]}.moved-aside-{secrets.token_hex(4)}"))
 
     def open_partial(self, digest: Digest, chunks: ChunkList) -> Partial:
         """The partial of this blob under this chunk list, made if it is not there."""
@@ -114,11 +118,8 @@ class Blobs:
         blake3 = self._settle_conflict(digest, partial)
         if os.fstat(partial.fd).st_uid == os.geteuid():
             os.fchmod(partial.fd, self.layout.files.file_mode & 0o444)
-        status = _regular(own)
-        if status is None and os.path.lexists(own):
-            raise StoreError(
-                f"{own} is in the way and no file", hint="`diachunk verify --repair` moves it aside"
-            )
+        if _regular(own) is None and os.path.lexists(own):
+            self._move_aside(own)
         self.layout.files.rename(partial.path, own)
         self.layout.files.flush_dir(own.parent)
         stamp = Stamp.of(os.fstat(partial.fd)).adding(chunk_list=chunk_list, blake3=blake3)
@@ -140,7 +141,7 @@ class Blobs:
         found = hash_file(partial.fd)
         if found != digest:
             raise ManifestError(
-                f"the manifest's chunks make up {found.hex()[:16]}…, not the file {digest.hex()[:16]}… it names",
+                f"the manifest's chunks make up {found.hex()[:16]}…, not {digest.hex()[:16]}… as it says",
                 hint="do not use this manifest",
             )
         return found.hex()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from diachunk.digest import Digest, parse_digest
 from diachunk.errors import ManifestError, StoreError, TrustError, UsageError
@@ -35,9 +36,9 @@ class Catalog:
     # --- manifests -----------------------------------------------------------------------------------------
 
     def add(self, manifest: Manifest) -> None:
-        """Keeps a manifest. Its name in the store is its id, so nothing is ever overwritten by other content."""
-        path = self._layout.manifest(manifest.id)
-        if not path.exists():
+        """Keeps a manifest, in place of a damaged one of that id; a good one is left as it is."""
+        if self._why_broken(manifest.id) is not None:
+            path = self._layout.manifest(manifest.id)
             self._layout.files.replace_text(path, encode(manifest), durable=True)
         self.touch(manifest.id)
 
@@ -85,12 +86,27 @@ class Catalog:
         raise UsageError(f"{what} with an id that starts with {prefix}")
 
     def manifests(self) -> Iterator[Manifest]:
-        """All readable manifests; damaged ones are passed over (`verify` without TARGET names them)."""
+        """All readable manifests; those in `broken` are passed over."""
         for manifest_id in self.ids():
             try:
                 yield self.get(manifest_id)
             except (StoreError, UsageError):
                 continue
+
+    def broken(self) -> list[tuple[Path, str]]:
+        """Manifests that are no longer what their name says, and why."""
+        return [
+            (self._layout.manifest(manifest_id), why)
+            for manifest_id in self.ids()
+            if (why := self._why_broken(manifest_id)) is not None
+        ]
+
+    def _why_broken(self, manifest_id: Digest) -> str | None:
+        try:
+            self.get(manifest_id)
+        except (StoreError, UsageError) as error:
+            return str(error)
+        return None
 
     def remove(self, manifest_id: Digest) -> None:
         self._layout.files.unlink(self._layout.manifest(manifest_id))

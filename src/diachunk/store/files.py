@@ -7,11 +7,17 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 import sys
 from pathlib import Path
 
 from diachunk.errors import from_os_error
+from diachunk.limits import KiB
 
+_PIECE_BYTES = 32 * KiB
+"""One write(2). A large one makes the kernel allocate large folios, which on virtual machines that give free
+memory back to their host means faulting it all in again: 4 MiB writes ran at 0.4 GB/s there, 32 KiB ones at
+2.7 (docs/benchmarks.md)."""
 _FICLONE = 0x40049409
 """ioctl(2) FICLONE of Linux: share the extents of another file (Btrfs, XFS, bcachefs)."""
 _F_FULLFSYNC = 51
@@ -46,7 +52,7 @@ class Files:
 
     def pwrite(self, fd: int, data: memoryview, offset: int) -> None:
         while data:
-            size = os.pwrite(fd, data, offset)
+            size = os.pwrite(fd, data[:_PIECE_BYTES], offset)
             data, offset = data[size:], offset + size
 
     def flush_data(self, fd: int) -> None:
@@ -122,7 +128,7 @@ class Files:
         return True
 
     def try_lock(self, fd: int) -> bool:
-        """Takes flock(2) on an open file if nobody holds it. Locks only save work: True where they do nothing."""
+        """Takes flock(2) on an open file if nobody holds it. True too where locks do nothing."""
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -138,9 +144,13 @@ def read_small(path: Path, limit_bytes: int) -> bytes | None:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return None
-    with os.fdopen(fd, "rb") as file:
-        try:
-            data = file.read(limit_bytes + 1)
-        except OSError:
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
             return None
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            data = file.read(limit_bytes + 1)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
     return data if len(data) <= limit_bytes else None

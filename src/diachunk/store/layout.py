@@ -42,7 +42,7 @@ class Layout:
         """
         try:
             if not root.exists() and create:
-                root.mkdir(parents=True)
+                root.mkdir(parents=True, exist_ok=True)
             status = root.stat()
             if not stat.S_ISDIR(status.st_mode):
                 raise StoreError(f"{root} is not a directory", hint="set DIACHUNK_HOME to another place")
@@ -60,6 +60,8 @@ class Layout:
     def _create(cls, root: Path, files: Files) -> bytes:
         strangers = sorted(entry.name for entry in root.iterdir() if entry.name not in _DIRECTORIES)
         strangers = [name for name in strangers if not name.startswith(".")]
+        if strangers == [_MARK] and (mark := read_small(root / _MARK, 4096)):
+            return mark  # Another process made the store since we looked.
         if strangers:
             raise StoreError(
                 f"{root} is not a diachunk store: it holds {strangers[0]}",
@@ -76,7 +78,7 @@ class Layout:
         try:
             values = json.loads(mark)
             version, store_id = int(values["diachunk_store"]), str(values["store_id"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise StoreError(f"{root}/{_MARK} is damaged: not a diachunk store") from error
         if version > FORMAT:
             raise StoreError(
@@ -97,8 +99,8 @@ class Layout:
         return self.blob_dir(digest) / f"{digest.hex()}.stamp"
 
     def partial(self, digest: Digest, chunk_list: Digest) -> Path:
-        """A partial belongs to one blob *and* one chunk list: manifests that contradict each other about a blob
-        must never write into one file. On a network file system it belongs to one host as well, because
+        """A partial belongs to one blob *and* one chunk list: manifests that contradict each other about
+        a blob must never write into one file. On a network file system it belongs to one host as well:
         page-sized write-back would clobber a neighbour's chunk edges.
         """
         host = f".{this_host()}" if self.shared_between_hosts else ""

@@ -33,7 +33,8 @@ class Partial:
     """An open partial file; a `transfer.sink.Sink`.
 
     `finish` is called once, when everything is flushed: it gives the file its final name. With `dir_fd` the
-    file is reached through that open directory alone, so that no link on the way can lead elsewhere.
+    file is reached through that open directory alone, so that no link on the way can lead elsewhere; the
+    partial closes it.
     """
 
     def __init__(
@@ -49,25 +50,28 @@ class Partial:
         self._files = files
         self._finish = finish
         self._name = path if dir_fd is None else Path(path.name)
-        self._dir_fd = dir_fd
+        self.dir_fd = dir_fd
         self._flush_failed: OSError | None = None
         self._present = Bitmap(len(chunks))
         self._present_lock = threading.Lock()
+        self._write_lock = threading.Lock()
         self._have_path = path.with_name(f"{path.name}.have")
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
             self.fd = os.open(self._name, flags, 0o600, dir_fd=dir_fd)
         except OSError as error:
+            self.fd = -1
+            self.close()
             if error.errno == errno.ELOOP:
                 raise StoreError(f"{path} is a link; refusing to write through it") from error
             raise from_os_error(error, "open", path) from error
         try:
             self._prepare()
         except OSError as error:
-            os.close(self.fd)
+            self.close()
             raise from_os_error(error, "prepare", path) from error
         except BaseException:
-            os.close(self.fd)
+            self.close()
             raise
 
     def _prepare(self) -> None:
@@ -90,15 +94,10 @@ class Partial:
     # --- what may be there ---------------------------------------------------------------------------------
 
     def claimed(self) -> Bitmap:
-        """Chunks that may be present: those in allocated extents, or what the hint says where there are none."""
+        """Chunks that may be present: those in allocated extents; where those tell nothing, the hint's."""
         if not self._shows_holes and (hint := self._read_hint()) is not None:
             return hint
         return _chunks_in(extents(self.fd, self.chunks.total_bytes), self.chunks)
-
-    @property
-    def allocated_bytes(self) -> int:
-        """Disk space that it takes already."""
-        return min(os.fstat(self.fd).st_blocks * 512, self.chunks.total_bytes)
 
     def _read_hint(self) -> Bitmap | None:
         data = read_small(self._have_path, 32 + len(self.chunks) // 8 + 1)
@@ -129,7 +128,12 @@ class Partial:
 
     def write(self, chunk: VerifiedChunk, offset: int) -> None:
         try:
-            self._files.pwrite(self.fd, chunk.data, offset)
+            # Writers of one inode exclude each other in the kernel anyway, but spin while they wait there;
+            # waiting here instead leaves the core to receiving and hashing (docs/benchmarks.md).
+            with self._write_lock:
+                if self.fd < 0:
+                    raise OSError(errno.EBADF, "is closed")
+                self._files.pwrite(self.fd, chunk.data, offset)
         except OSError as error:
             raise from_os_error(error, "write", self.path) from error
         self._note(offset)
@@ -155,7 +159,7 @@ class Partial:
     def complete(self) -> None:
         self.flush()
         try:
-            named = os.stat(self._name, dir_fd=self._dir_fd, follow_symlinks=False)
+            named = os.stat(self._name, dir_fd=self.dir_fd, follow_symlinks=False)
         except FileNotFoundError as error:
             raise Vanished(
                 f"{self.path} was removed by another process", hint="run the same again"
@@ -173,14 +177,18 @@ class Partial:
         """Removes a partial that turned out to be needless, if nobody else holds it, and closes it."""
         if self.locked:
             with contextlib.suppress(OSError):
-                os.unlink(self._name, dir_fd=self._dir_fd)
+                os.unlink(self._name, dir_fd=self.dir_fd)
         self.close()
 
     def close(self) -> None:
-        """Lets go of the file and its lock."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        """Lets go of the file and its lock. Waits for a write under way: its descriptor could be reused."""
+        with self._write_lock:
+            if self.fd >= 0:
+                os.close(self.fd)
+                self.fd = -1
+        if self.dir_fd is not None:
+            os.close(self.dir_fd)
+            self.dir_fd = None
 
 
 def extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
@@ -222,6 +230,15 @@ def read_claims(path: Path, chunks: ChunkList) -> Bitmap:
         return _chunks_in(extents(fd, min(os.fstat(fd).st_size, chunks.total_bytes)), chunks)
     finally:
         os.close(fd)
+
+
+def allocated(path: Path) -> int:
+    """Bytes of disk that a partial takes already, at most its size; 0 if it is not there."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return 0
+    return min(status.st_blocks * 512, status.st_size)
 
 
 def held_by_another(path: Path) -> int | None:

@@ -86,7 +86,7 @@ class Stamp:
                 str(value["sha256"]),
                 float(value["verified_at"]),
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return None
 
 

@@ -5,13 +5,14 @@ Fetch, resume, dedup and repair are this one function: they differ in what lies 
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from diachunk.bitmap import Bitmap
-from diachunk.errors import IntegrityError, ManifestError, StoreError, TransferIncomplete
+from diachunk.errors import ManifestError, StoreError
 from diachunk.limits import Limits
 from diachunk.manifest import Manifest
 from diachunk.schedule.health import Health, Tier
@@ -20,20 +21,22 @@ from diachunk.sources.base import Source
 from diachunk.sources.donors import find_donors
 from diachunk.sources.local import LocalFiles
 from diachunk.store.blobs import Holding, Presence
-from diachunk.store.partial import Partial, Vanished, held_by_another
+from diachunk.store.partial import Partial, Vanished, allocated, held_by_another
 from diachunk.store.store import Store
 from diachunk.transfer.check import Checked, check_files
 from diachunk.transfer.destination import Destination
-from diachunk.transfer.progress import FileDone, How, Listener, Notice, Progress, silent
+from diachunk.transfer.incomplete import incomplete
+from diachunk.transfer.progress import FileDone, How, Listener, Notice, Progress, Retractable, silent
 from diachunk.transfer.session import Offer, Outcome, Session
 
 _NEIGHBOUR_POLL_S = 0.25
 _ROUNDS_MAX = 8
+_FILES_AT_ONCE_MIN = 32
 
 
 @dataclass(slots=True)
 class Report:
-    """What it took. Bytes are verified bytes; `present_bytes` were here and proven before anything started."""
+    """What it took. Bytes are verified bytes; `present_bytes` were here and proven before it started."""
 
     total_bytes: int = 0
     present_bytes: int = 0
@@ -95,18 +98,24 @@ class Assembly:
         self.report.total_bytes = sum(facts.size for facts in files)
         try:
             good = {id(each.facts): self._give_up(each) for each in damaged}
-            for _ in range(_ROUNDS_MAX):
-                missing = [
-                    (facts, bits or good.pop(id(facts), None)) for facts, bits in self._prove_claims(files)
-                ]
-                if not missing:
-                    return self.report
-                waiting = self._round(missing)
-                if waiting:
-                    self._wait_for_neighbour(waiting)
-            raise StoreError("other processes keep changing these files", hint="run the same again")
+            missing = [(facts, bits or good.get(id(facts))) for facts, bits in self._prove_claims(files)]
+            self._check_space([facts for facts, _ in missing])
+            at_once = _files_at_once()
+            for start in range(0, len(missing), at_once):
+                self._make_batch(missing[start : start + at_once])
+            return self.report
         finally:
             self.report.elapsed_s = time.monotonic() - started_at
+
+    def _make_batch(self, missing: Sequence[tuple[BlobFacts, Bitmap | None]]) -> None:
+        for _ in range(_ROUNDS_MAX):
+            waiting = self._round(missing)
+            if waiting:
+                self._wait_for_neighbour(waiting)
+            missing = self._prove_claims([facts for facts, _ in missing])
+            if not missing:
+                return
+        raise StoreError("other processes keep changing these files", hint="run the same again")
 
     # --- what is here already ------------------------------------------------------------------------------
 
@@ -128,7 +137,7 @@ class Assembly:
                 missing.append((facts, None))
         if claimed:
             checks = check_files([(facts, path) for facts, _, path in claimed], self._limits)
-            for checked, (facts, holding, path) in zip(checks, claimed, strict=True):
+            for checked, (facts, holding, _) in zip(checks, claimed, strict=True):
                 if checked.right:
                     self._destination.prove(facts, holding)
                     self._count_present(facts)
@@ -190,13 +199,13 @@ class Assembly:
         return waiting
 
     def _fill(self, opened: Sequence[tuple[BlobFacts, Partial, Bitmap | None]]) -> None:
-        self._check_space([partial for _, partial, _ in opened])
         work = WorkList([facts for facts, _, _ in opened], leave_out=[good for _, _, good in opened])
+        told = Retractable(self._listener)
         for facts, _, good in opened:
             if good is not None:
                 size = sum(facts.chunks.sizes[index] for index in good)
                 self.report.reused_bytes += size
-                self._listener(Progress(size, facts.component, How.REUSED))
+                told(Progress(size, facts.component, How.REUSED))
         offers = [*self._local_offers(work, [partial for _, partial, _ in opened])]
         offers += [Offer(source) for source in self._sources]
         session = Session(
@@ -205,11 +214,12 @@ class Assembly:
             offers,
             self._limits,
             max_down_bps=self._max_down_bps,
-            listener=self._listener,
+            listener=told,
         )
         try:
             outcome = session.run()
         except Vanished as gone:
+            told.retract()
             self._listener(Notice(f"{gone.message}; starting that file over"))
             return
         self._book(outcome)
@@ -233,7 +243,7 @@ class Assembly:
         return [*offers, Offer(donors, donors.has)] if donors else offers
 
     def _offer_salvage(self, work: WorkList, source: LocalFiles) -> None:
-        """The good chunks of damaged files that stay where they are: the user's own, and those being replaced."""
+        """The good chunks of damaged files that stay where they are: the user's own, those being replaced."""
         if not self._salvage:
             return
         items = {work.digest(item): item for item in range(len(work))}
@@ -244,8 +254,8 @@ class Assembly:
                 if item is not None:
                     source.claim(item, checked.path, chunks.offsets[index])
 
-    def _check_space(self, partials: Sequence[Partial]) -> None:
-        needed = sum(partial.chunks.total_bytes - partial.allocated_bytes for partial in partials)
+    def _check_space(self, files: Sequence[BlobFacts]) -> None:
+        needed = sum(facts.size - allocated(self._destination.partial(facts)) for facts in files)
         free = self._destination.free_bytes()
         if needed > free:
             raise StoreError(
@@ -283,19 +293,7 @@ class Assembly:
         )
 
 
-def incomplete(outcome: Outcome, work: WorkList) -> TransferIncomplete | IntegrityError:
-    """The error that names every source and what it did."""
-    left = sum(work.size(item) for item in outcome.missing)
-    labels = sorted({work.blobs[work.blob_of(item)].label for item in outcome.missing})
-    files = labels[0] if len(labels) == 1 else f"{labels[0]} and {len(labels) - 1} more files"
-    network = [each for each in outcome.sources if each.tier is Tier.NETWORK]
-    if not network:
-        return TransferIncomplete(
-            f"{left:,} bytes of {files} are not on this machine and no origin is known",
-            hint="name one with --origin URL",
-        )
-    tales = "; ".join(f"{each.label}: {each.out or each.last_fault or 'has none of it'}" for each in network)
-    return TransferIncomplete(
-        f"{left:,} bytes of {files} are missing ({outcome.why}). {tales}",
-        hint="what is verified is kept: run the same again to resume, or add --origin URL",
-    )
+def _files_at_once() -> int:
+    """How many files are filled side by side: each holds two descriptors, 256 in all is a common limit."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(_FILES_AT_ONCE_MIN, soft // 4) if soft != resource.RLIM_INFINITY else 10**6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +28,10 @@ class Destination(Protocol):
 
     def find(self, facts: BlobFacts) -> Holding:
         """What is there, without reading bytes."""
+        ...
+
+    def locate(self, facts: BlobFacts) -> Path | None:
+        """The complete file, for reading only: links in a directory of the user's are followed."""
         ...
 
     def prove(self, facts: BlobFacts, holding: Holding) -> None:
@@ -63,6 +68,9 @@ class StoreDestination:
     def find(self, facts: BlobFacts) -> Holding:
         return self._store.blobs.find(facts.digest, facts.size, facts.chunks)
 
+    def locate(self, facts: BlobFacts) -> Path | None:
+        return self.find(facts).path
+
     def prove(self, facts: BlobFacts, holding: Holding) -> None:
         self._store.blobs.prove(facts.digest, holding, facts.chunks.id)
 
@@ -95,30 +103,30 @@ class DirectoryDestination:
         self._store = store
         self._root = Path(os.path.abspath(root))
         self._force = force
-        try:
-            self._root.mkdir(parents=True, exist_ok=True)
-            mode = stat.S_IMODE(self._root.stat().st_mode)
-        except OSError as error:
-            raise from_os_error(error, "create", self._root) from error
-        self._files = Files(mode)
-        self._dirs: dict[str, int] = {}
+        self._given_up: dict[Path, Stamp] = {}
 
     def path(self, facts: BlobFacts) -> Path:
         return self._root / facts.component / facts.path
 
     def find(self, facts: BlobFacts) -> Holding:
         path = self.path(facts)
-        try:
-            status = os.stat(path.name, dir_fd=self._dir(facts, make=False), follow_symlinks=False)
-        except FileNotFoundError:
+        status = self._status(facts)
+        if status is None:
             return Holding(Presence.ABSENT)
         if not stat.S_ISREG(status.st_mode):
             raise StoreError(f"{path} is in the way and no regular file", hint="move it, then run again")
+        given_up = self._given_up.get(path)
+        if given_up is not None and given_up.matches(status):
+            return Holding(Presence.ABSENT)
         record = self._record(facts.digest, path)
         if record is None:
             return Holding(Presence.CLAIMED, path)
         proven = status.st_size == facts.size and record.stamp.proves(status, facts.chunks.id)
         return Holding(Presence.PROVEN if proven else Presence.CLAIMED, path, record)
+
+    def locate(self, facts: BlobFacts) -> Path | None:
+        path = self.path(facts)
+        return path if path.is_file() else None
 
     def prove(self, facts: BlobFacts, holding: Holding) -> None:
         path = self.path(facts)
@@ -127,6 +135,7 @@ class DirectoryDestination:
         self._store.blobs.adopted.put(facts.digest, AdoptedFile(path, stamp, ours))
 
     def give_up_on(self, facts: BlobFacts, holding: Holding) -> None:
+        """The file stays until a good one takes its name; from here on it only no longer counts."""
         path = self.path(facts)
         known = self._store.blobs.adopted.by_path(path)
         ours = known is not None and known[1].ours and known[1].unchanged() is not None
@@ -135,42 +144,73 @@ class DirectoryDestination:
                 f"{path} differs and diachunk did not put it there as it is now",
                 hint="move it away, or --force to replace it",
             )
-        if known is not None:
-            self._store.blobs.disown(*known)
+        stamp = Stamp.of(path.stat())
+        self._given_up[path] = stamp
+        if known is not None and known[0] == facts.digest:
+            # Ours to replace as before, also if this run fails, but no longer proof of anything.
+            self._store.blobs.adopted.put(facts.digest, replace(known[1], stamp=stamp, ours=ours))
 
     def partial(self, facts: BlobFacts) -> Path:
         name = f".{facts.digest.hex()[:16]}.{facts.chunks.id.hex()[:8]}.diachunk-partial"
         return self.path(facts).with_name(name)
 
     def open(self, facts: BlobFacts) -> Partial:
-        dir_fd = self._dir(facts, make=True)
-        path = self.partial(facts)
-        return Partial(path, facts.chunks, self._files, lambda partial: self._finish(facts, partial), dir_fd)
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            files = Files(stat.S_IMODE(self._root.stat().st_mode))
+        except OSError as error:
+            raise from_os_error(error, "create", self._root) from error
+        return Partial(
+            self.partial(facts),
+            facts.chunks,
+            files,
+            lambda partial: self._finish(facts, partial),
+            self._dir(facts, make=True),
+        )
 
     def _finish(self, facts: BlobFacts, partial: Partial) -> None:
-        dir_fd = self._dir(facts, make=True)
         path = self.path(facts)
-        os.rename(partial.path.name, path.name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
-        with contextlib.suppress(OSError):
-            os.fsync(dir_fd)
+        os.rename(partial.path.name, path.name, src_dir_fd=partial.dir_fd, dst_dir_fd=partial.dir_fd)
+        if partial.dir_fd is not None:
+            with contextlib.suppress(OSError):
+                os.fsync(partial.dir_fd)
+        adopted = self._store.blobs.adopted
+        if path in self._given_up and (known := adopted.by_path(path)) is not None:
+            adopted.drop(known[0], path)
         stamp = Stamp.of(os.fstat(partial.fd)).adding(chunk_list=facts.chunks.id)
-        self._store.blobs.adopted.put(facts.digest, AdoptedFile(path, stamp, ours=True))
+        adopted.put(facts.digest, AdoptedFile(path, stamp, ours=True))
 
     def free_bytes(self) -> int:
-        status = os.statvfs(self._root)
+        there = next(each for each in (self._root, *self._root.parents) if each.exists())
+        status = os.statvfs(there)
         return status.f_bavail * status.f_frsize
 
     def _record(self, digest: Digest, path: Path) -> AdoptedFile | None:
         return next((each for each in self._store.blobs.adopted.get(digest) if each.path == path), None)
 
+    def _status(self, facts: BlobFacts) -> os.stat_result | None:
+        try:
+            dir_fd = self._dir(facts, make=False)
+        except FileNotFoundError:
+            return None
+        try:
+            return os.stat(self.path(facts).name, dir_fd=dir_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        finally:
+            os.close(dir_fd)
+
     def _dir(self, facts: BlobFacts, *, make: bool) -> int:
-        """An open descriptor of the directory that holds the file."""
-        relative = str(self.path(facts).parent.relative_to(self._root))
-        if relative in self._dirs:
-            return self._dirs[relative]
+        """Opens the directory that holds the file, from the root down; the caller closes it."""
+        relative = self.path(facts).parent.relative_to(self._root)
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        fd = os.open(self._root, flags)
-        for part in Path(relative).parts:
+        try:
+            fd = os.open(self._root, flags)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise from_os_error(error, "enter", self._root) from error
+        for part in relative.parts:
             try:
                 if make:
                     with contextlib.suppress(FileExistsError):
@@ -183,10 +223,4 @@ class DirectoryDestination:
             finally:
                 os.close(fd)
             fd = deeper
-        self._dirs[relative] = fd
         return fd
-
-    def close(self) -> None:
-        for fd in self._dirs.values():
-            os.close(fd)
-        self._dirs.clear()

@@ -98,7 +98,7 @@ class LaneFlow:
             wake()
 
     def too_slow(self, now: float) -> bool:
-        """Whether this request gives nothing, or next to nothing, for the stall time. Asked by the watchdog."""
+        """Whether this request gave next to nothing for the stall time. Asked by the watchdog."""
         if not self.reading:
             return False
         if now - self.slice_started_at > self._limits.stall_s:

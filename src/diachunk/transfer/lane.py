@@ -3,47 +3,44 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
 
 from diachunk.chunking.verify import BadChunk, VerifiedChunk, verify
 from diachunk.limits import CHUNK_BYTES, KiB
 from diachunk.schedule.health import Fault, Tier
 from diachunk.sources.base import Source, SourceFault, Stream
+from diachunk.transfer.desk import Desk, Seat
 from diachunk.transfer.flow import LaneFlow
 from diachunk.transfer.meter import Spent
-
-if TYPE_CHECKING:
-    from diachunk.transfer.session import Session
 
 _WORTH_RESUMING_BYTES = 64 * KiB
 
 
 class Lane(threading.Thread):
-    """Serves claims until the session ends. `abandoned` once the session gave up waiting for it."""
+    """Serves claims until the session ends."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, desk: Desk) -> None:
         super().__init__(name="diachunk-lane", daemon=True)
-        self.abandoned = False
-        self._session = session
+        self.seat = Seat()
+        self._desk = desk
         self._buffer: memoryview | None = None
 
     def run(self) -> None:
-        session = self._session
+        desk = self._desk
         try:
-            while (flow := session.next_claim(self)) is not None:
+            while (flow := desk.next_claim(self.seat)) is not None:
                 try:
                     self._serve(flow)
                 except SourceFault as fault:
-                    session.end(flow, flow.stopped or fault.fault, fault.detail, fault.retry_after_s)
+                    desk.end(flow, flow.stopped or fault.fault, fault.detail, fault.retry_after_s)
                 else:
-                    session.end(flow, None)
+                    desk.end(flow, None)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the session must end with it, not hang
-            session.fail(error)
+            desk.fail(error)
 
     def _serve(self, flow: LaneFlow) -> None:
         if self._buffer is None:
             self._buffer = memoryview(bytearray(CHUNK_BYTES))
-        source = self._session.sources[flow.claim.source]
+        source = self._desk.sources[flow.claim.source]
         if flow.claim.stream:
             self._follow(source, flow, self._buffer)
         else:
@@ -55,7 +52,7 @@ class Lane(threading.Thread):
         """Fills the run, going on after a cut as long as each attempt brings something; settles what came."""
         claim = flow.claim
         broken: SourceFault | None = None
-        started_at = self._session.clock()
+        started_at = self._desk.clock()
         flow.begin_read()
         while claim.received_bytes < claim.size:
             before = claim.received_bytes
@@ -84,44 +81,44 @@ class Lane(threading.Thread):
 
     def _settle(self, flow: LaneFlow, item: int, view: memoryview) -> None:
         """Verifies one chunk and, if it is the first copy, writes it to each of its places."""
-        session = self._session
-        started_at = session.clock()
+        desk = self._desk
+        started_at = desk.clock()
         try:
-            chunk = verify(session.work.ref(item), view)
+            chunk = verify(desk.work.ref(item), view)
         except BadChunk:
             flow.claim.settled_bytes += len(view)
-            with session.changed:
-                session.schedule.bad(flow.claim, item)
+            with desk.changed:
+                desk.schedule.bad(flow.claim, item)
             return
         finally:
-            session.meter.add(Spent.HASHING, session.clock() - started_at)
-        if session.accept(flow, item):
+            desk.meter.add(Spent.HASHING, desk.clock() - started_at)
+        if desk.accept(flow, item):
             self._write(flow, item, chunk)
         flow.claim.settled_bytes += len(view)
 
     def _write(self, flow: LaneFlow, item: int, chunk: VerifiedChunk) -> None:
-        session = self._session
-        started_at = session.clock()
-        local = session.schedule.health(flow.claim.source).tier is Tier.LOCAL
-        for place in session.work.places(item):
-            sink = session.sinks[place.blob]
+        desk = self._desk
+        started_at = desk.clock()
+        local = desk.schedule.health(flow.claim.source).tier is Tier.LOCAL
+        for place in desk.work.places(item):
+            sink = desk.sinks[place.blob]
             if not (local and sink.holds(chunk, place.offset)):
                 sink.write(chunk, place.offset)
-                session.flusher.wrote(sink, chunk.ref.size)
-        session.meter.add(Spent.WRITING, session.clock() - started_at)
-        session.wrote(flow.claim, item)
+                desk.flusher.wrote(sink, chunk.ref.size)
+        desk.meter.add(Spent.WRITING, desk.clock() - started_at)
+        desk.wrote(flow.claim, item)
 
     def _spend(self, flow: LaneFlow, tier: Tier, started_at: float) -> None:
-        elapsed = self._session.clock() - started_at
-        self._session.meter.add(Spent.CAP, flow.capped_s)
-        self._session.meter.add(Spent.NETWORK if tier else Spent.READING, max(0.0, elapsed - flow.capped_s))
+        elapsed = self._desk.clock() - started_at
+        self._desk.meter.add(Spent.CAP, flow.capped_s)
+        self._desk.meter.add(Spent.NETWORK if tier else Spent.READING, max(0.0, elapsed - flow.capped_s))
         flow.capped_s = 0.0
 
     # --- a whole file, from an origin without ranges -------------------------------------------------------
 
     def _follow(self, source: Source, flow: LaneFlow, buffer: memoryview) -> None:
         """Reads the file once from its start and keeps each chunk that nobody else has by then."""
-        session, claim = self._session, flow.claim
+        desk, claim = self._desk, flow.claim
         flow.begin_read()
         stream = source.stream(claim.run, flow)
         position = 0
@@ -129,9 +126,9 @@ class Lane(threading.Thread):
             for item, ref in zip(claim.run.items, claim.run.refs, strict=True):
                 self._skip(stream_gap := ref.offset - position, stream, flow, buffer)
                 position += stream_gap
-                with session.changed:
-                    wanted = session.schedule.take(claim, item)
-                started_at = session.clock()
+                with desk.changed:
+                    wanted = desk.schedule.take(claim, item)
+                started_at = desk.clock()
                 flow.begin_read()
                 stream.read_into(buffer[: ref.size], flow)
                 flow.end_read()

@@ -16,7 +16,7 @@ from diachunk.transfer.destination import Destination
 
 @dataclass(frozen=True, slots=True)
 class ComponentPlan:
-    """One component's share. `present_bytes` complete here, `reuse_bytes` in local files, `fetch_bytes` the rest."""
+    """One component's share. Bytes complete here, to reuse from local files, and to fetch."""
 
     name: str
     files: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -18,7 +19,7 @@ class How(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """More bytes are here. Negative when bytes in flight were thrown away; the sum ends at the plan's total."""
+    """More bytes are here. Negative when bytes in flight are thrown away; the sum is the plan's total."""
 
     bytes: int
     component: str
@@ -81,3 +82,21 @@ Listener: TypeAlias = Callable[[Event], None]
 
 def silent(event: Event) -> None:
     """The listener that does nothing."""
+
+
+class Retractable:
+    """A listener in front of another, that can take back the bytes it passed on: what came has vanished."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._told: Counter[tuple[str, How]] = Counter()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            self._told[event.component, event.how] += event.bytes
+        self._listener(event)
+
+    def retract(self) -> None:
+        for (component, how), size_bytes in self._told.items():
+            self._listener(Progress(-size_bytes, component, how))
+        self._told.clear()

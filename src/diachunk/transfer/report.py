@@ -1,16 +1,13 @@
-"""Turns a session's books into events: deltas by component, and the status line's numbers."""
+"""Turns a desk's books into events: deltas by component, and the status line's numbers."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
 
 from diachunk.schedule.health import Health, Tier
+from diachunk.transfer.desk import Desk
 from diachunk.transfer.meter import Spent
 from diachunk.transfer.progress import How, Listener, Progress, SourceStatus, SourceTrouble, Status
-
-if TYPE_CHECKING:
-    from diachunk.transfer.session import Session
 
 _STATUS_S = 0.25
 
@@ -18,24 +15,24 @@ _STATUS_S = 0.25
 class Reporter:
     """Compares the books with what was told last and tells the difference."""
 
-    def __init__(self, session: Session, listener: Listener) -> None:
-        self._session = session
+    def __init__(self, desk: Desk, listener: Listener) -> None:
+        self._desk = desk
         self._listener = listener
         self._told: Counter[tuple[str, How]] = Counter()
         self._troubles: dict[str, str] = {}
         self._status_at = 0.0
-        self._total = session.expected_bytes
+        self._total = desk.expected_bytes
 
     def tick(self, *, last: bool = False) -> None:
-        counts = self._session.counts()
+        counts = self._desk.counts()
         for key in counts.keys() | self._told.keys():
             delta = counts[key] - self._told[key]
             if delta:
                 self._listener(Progress(delta, key[0], key[1]))
         self._told = counts
-        for health in self._session.schedule.healths():
+        for health in self._desk.schedule.healths():
             self._tell_trouble(health)
-        now = self._session.clock()
+        now = self._desk.clock()
         if last or now - self._status_at >= _STATUS_S:
             self._status_at = now
             self._listener(self._status(now, sum(counts.values())))
@@ -49,11 +46,11 @@ class Reporter:
             self._listener(SourceTrouble(health.label, text))
 
     def _status(self, now: float, done_bytes: int) -> Status:
-        session = self._session
-        healths = list(session.schedule.healths())
-        session.meter.sample(now, done_bytes, healths)
-        rate = session.meter.rate_bps
-        rates = session.meter.source_rates_bps()
+        desk = self._desk
+        healths = list(desk.schedule.healths())
+        desk.meter.sample(now, done_bytes, healths)
+        rate = desk.meter.rate_bps
+        rates = desk.meter.source_rates_bps()
         left = self._total - done_bytes
         return Status(
             left,
@@ -74,7 +71,7 @@ class Reporter:
         )
 
     def _limited_by(self, rate_bps: float) -> str:
-        what, name = self._session.meter.limited_by()
+        what, name = self._desk.meter.limited_by()
         if not rate_bps or not name:
             return ""
         return f"origin {name}" if what is Spent.NETWORK else name
@@ -85,7 +82,8 @@ def state_of(health: Health, now: float) -> str:
     if health.out:
         return f"put out: {health.out}"
     if health.faults_in_a_row and now < health.resume_at:
-        return f"{health.last_fault}; next try in {health.resume_at - now:.0f} s (try {health.faults_in_a_row + 1})"
+        wait_s = health.resume_at - now
+        return f"{health.last_fault}; next try in {wait_s:.0f} s (try {health.faults_in_a_row + 1})"
     if health.faults_in_a_row:
         return f"{health.last_fault}; trying again"
     return health.last_fault if health.missing_blobs else ""

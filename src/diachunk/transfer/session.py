@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import os
 import random
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from diachunk.bitmap import Bitmap
 from diachunk.errors import Interrupted
 from diachunk.limits import Limits
+from diachunk.schedule.claims import Ended
 from diachunk.schedule.health import Fault, Health, Tier
-from diachunk.schedule.schedule import Claim, Ended, Pause, Schedule
 from diachunk.schedule.work import WorkList
 from diachunk.sources.base import Source
-from diachunk.transfer.flow import LaneFlow
-from diachunk.transfer.flusher import Flusher
+from diachunk.transfer.desk import Desk
 from diachunk.transfer.lane import Lane
-from diachunk.transfer.meter import Meter
 from diachunk.transfer.progress import FileDone, How, Listener, silent
 from diachunk.transfer.report import Reporter
 from diachunk.transfer.sink import Sink
-from diachunk.transfer.throttle import Throttle
 
 _TICK_S = 0.1
 _GRACE_S = 2.0
@@ -79,28 +74,22 @@ class Session:
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
-        self.work = work
-        self.sinks = sinks
-        self.limits = limits
-        self.clock = clock
-        self.meter = Meter()
-        self.throttle = Throttle(max_down_bps, clock) if max_down_bps else None
-        self.schedule = Schedule(work, limits, clock, rng or random.Random())
-        self.sources = [offer.source for offer in offers]
-        self.stopping = threading.Event()
-        self.changed = threading.Condition()
-        self.flusher = Flusher(limits.flush_bytes, self.fail)
+        sources = [offer.source for offer in offers]
+        self.desk = Desk(
+            work,
+            sinks,
+            sources,
+            limits,
+            clock,
+            rng or random.Random(),
+            max_down_bps=max_down_bps,
+            local_how=local_how,
+        )
         self._listener = listener
-        self._local_how = local_how
-        self._active: dict[LaneFlow, Lane] = {}
         self._lanes: list[Lane] = []
-        self._error: BaseException | None = None
-        self._done_files: list[int] = []
-        self._left_in = [work.places_in(number) for number in range(len(work.blobs))]
-        self._written: Counter[tuple[str, How]] = Counter()
         for offer in offers:
             local = offer.source.tier is Tier.LOCAL
-            self.schedule.add(
+            self.desk.schedule.add(
                 offer.source.label,
                 offer.source.tier,
                 has=offer.has,
@@ -116,16 +105,13 @@ class Session:
             StoreError: the disk refused.
             Interrupted: KeyboardInterrupt reached this thread. What is verified is on disk.
         """
-        started_at = self.clock()
-        reporter = Reporter(self, self._listener)
-        for number, left in enumerate(self._left_in):
-            if not left:
-                self._complete(number)
+        started_at = self.desk.clock()
+        reporter = Reporter(self.desk, self._listener)
+        self.desk.complete_empty()
         try:
             self._start_lanes()
             while not self._over():
-                with self.changed:
-                    self.changed.wait(_TICK_S)
+                self.desk.over.wait(_TICK_S)
                 self._watch()
                 reporter.tick()
                 self._tell_done_files()
@@ -137,150 +123,71 @@ class Session:
             self._shut_down()
         reporter.tick(last=True)
         self._tell_done_files()
-        if self._error:
-            raise self._error
-        return self._outcome(self.clock() - started_at)
+        if self.desk.error:
+            raise self.desk.error
+        return self._outcome(self.desk.clock() - started_at)
 
     def _start_lanes(self) -> None:
-        if self.schedule.complete:
+        if self.desk.schedule.complete:
             return
-        for _ in range(min(self.limits.lanes, len(self.work))):
+        for _ in range(min(self.desk.limits.lanes, len(self.desk.work))):
             self._add_lane()
 
     def _add_lane(self) -> None:
-        lane = Lane(self)
+        lane = Lane(self.desk)
         self._lanes.append(lane)
         lane.start()
 
     def _over(self) -> bool:
-        return self._error is not None or not any(lane.is_alive() for lane in self._lanes)
+        return self.desk.error is not None or not any(lane.is_alive() for lane in self._lanes)
 
     def _watch(self) -> None:
-        """Stops requests that give nothing, and replaces lanes that cannot even be woken (a DNS lookup, say)."""
-        now = self.clock()
-        with self.changed:
-            active = list(self._active.items())
-        for flow, lane in active:
+        """Stops requests that give nothing; replaces lanes that cannot even be woken (a DNS lookup, say)."""
+        now = self.desk.clock()
+        with self.desk.changed:
+            active = list(self.desk.active.items())
+        for flow, seat in active:
             silent_s = now - flow.slice_started_at
             if flow.stopped is None:
                 if flow.too_slow(now):
                     flow.stop(Fault.STALLED)
-            elif flow.reading and silent_s > self.limits.stall_s + _GRACE_S and not lane.abandoned:
-                with self.changed:
-                    if flow not in self._active:
+            elif flow.reading and silent_s > self.desk.limits.stall_s + _GRACE_S and not seat.abandoned:
+                with self.desk.changed:
+                    if flow not in self.desk.active:
                         continue
-                    lane.abandoned = True
-                    self.end(flow, Fault.STALLED, f"no answer for {silent_s:.0f} s")
-                if len(self._lanes) < self.limits.lanes_max:
+                    seat.abandoned = True
+                    self.desk.end(flow, Fault.STALLED, f"no answer for {silent_s:.0f} s")
+                if len(self._lanes) < self.desk.limits.lanes_max:
                     self._add_lane()
 
     def _shut_down(self) -> None:
-        self.stopping.set()
-        with self.changed:
-            active = list(self._active)
-            self.changed.notify_all()
+        self.desk.stopping.set()
+        with self.desk.changed:
+            active = list(self.desk.active)
+            self.desk.changed.notify_all()
         for flow in active:
             flow.stop(Fault.CANCELLED)
         until = time.monotonic() + _GRACE_S
         for lane in self._lanes:
-            if not lane.abandoned:
+            if not lane.seat.abandoned:
                 lane.join(max(0.0, until - time.monotonic()))
-        for source in self.sources:
+        for source in self.desk.sources:
             source.close()
-        self.flusher.close()
-
-    # --- what lanes call -----------------------------------------------------------------------------------
-
-    def next_claim(self, lane: Lane) -> LaneFlow | None:
-        """Blocks until there is something to do; None when the session ends."""
-        with self.changed:
-            while not self.stopping.is_set() and not lane.abandoned:
-                step = self.schedule.claim()
-                if isinstance(step, Ended):
-                    self.changed.notify_all()
-                    return None
-                if isinstance(step, Pause):
-                    self.changed.wait(max(0.001, step.until - self.clock()))
-                    continue
-                flow = LaneFlow(step, self.schedule, self.limits, self.clock, self.throttle, self.stopping)
-                self._active[flow] = lane
-                return flow
-        return None
-
-    def end(self, flow: LaneFlow, fault: Fault | None, detail: str = "", retry_after_s: float = 0.0) -> None:
-        """A request is over. Safe to call twice: the second is ignored."""
-        flow.detach()
-        with self.changed:
-            if self._active.pop(flow, None) is not None:
-                self.schedule.finish(flow.claim, fault, detail, retry_after_s)
-                self.changed.notify_all()
-
-    def accept(self, flow: LaneFlow, item: int) -> bool:
-        """A verified chunk arrived; True if it is the first copy. Losers of a hedge are woken."""
-        with self.changed:
-            first = self.schedule.verified(flow.claim, item)
-            losers = [each for each in self._active if each is not flow and each.claim.cancelled]
-        for loser in losers:
-            loser.stop(Fault.CANCELLED)
-        return first
-
-    def wrote(self, claim: Claim, item: int) -> None:
-        """The chunk stands in all of its places."""
-        local = self.schedule.health(claim.source).tier is Tier.LOCAL
-        how = self._local_how if local else How.FETCHED
-        with self.changed:
-            for place in self.work.places(item):
-                self._book_place(place.blob, self.work.size(item), how)
-                if not self._left_in[place.blob]:
-                    self._complete(place.blob)
-
-    def fail(self, error: BaseException) -> None:
-        """Something no source can mend: the session ends with this."""
-        with self.changed:
-            self._error = self._error or error
-            self.stopping.set()
-            self.changed.notify_all()
-
-    # --- books ---------------------------------------------------------------------------------------------
-
-    def _book_place(self, blob: int, size_bytes: int, how: How) -> None:
-        self._left_in[blob] -= 1
-        self._written[self.work.blobs[blob].component, how] += size_bytes
-
-    def _complete(self, blob: int) -> None:
-        self.flusher.complete(self.sinks[blob], lambda: self._done_files.append(blob))
+        self.desk.flusher.close()
 
     def _tell_done_files(self) -> None:
-        while self._done_files:
-            facts = self.work.blobs[self._done_files.pop(0)]
+        while self.desk.done_files:
+            facts = self.desk.work.blobs[self.desk.done_files.pop(0)]
             self._listener(FileDone(facts.component, facts.path, facts.size))
 
-    @property
-    def expected_bytes(self) -> int:
-        """Bytes over all places that have to become present: what `counts` adds up to in the end."""
-        work = self.work
-        return sum(work.size(item) * sum(1 for _ in work.places(item)) for item in range(len(work)))
-
-    def counts(self) -> Counter[tuple[str, How]]:
-        """Bytes present or in flight, by component and kind, at this moment."""
-        with self.changed:
-            counts = Counter(self._written)
-            for flow in self._active:
-                claim = flow.claim
-                local = self.schedule.health(claim.source).tier is Tier.LOCAL
-                in_flight = claim.received_bytes - claim.settled_bytes
-                if in_flight > 0 and not claim.hedge:
-                    counts[claim.run.blob.component, self._local_how if local else How.FETCHED] += in_flight
-        return counts
-
     def _outcome(self, elapsed_s: float) -> Outcome:
-        ended = self.schedule.claim()
-        healths = tuple(self.schedule.healths())
+        ended = self.desk.schedule.claim()
+        healths = tuple(self.desk.schedule.healths())
         fetched = sum(each.verified_bytes for each in healths if each.tier is Tier.NETWORK)
         reused = sum(each.verified_bytes for each in healths if each.tier is Tier.LOCAL)
         return Outcome(
             ended.why if isinstance(ended, Ended) else "stopped",
-            tuple(self.schedule.missing()),
+            tuple(self.desk.schedule.missing()),
             fetched,
             reused,
             sum(each.wasted_bytes for each in healths),

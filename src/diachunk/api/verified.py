@@ -1,0 +1,62 @@
+"""What verifying found, as values."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from pathlib import Path
+
+from diachunk.digest import Digest
+from diachunk.transfer.assemble import Report
+
+
+class State(enum.Enum):
+    """What verifying found of one file."""
+
+    OK = "ok"
+    DAMAGED = "damaged"
+    CUT_OFF = "cut off"
+    TOO_LONG = "too long"
+    MISSING = "missing"
+    UNFINISHED = "unfinished"
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One chunk whose bytes are wrong: [offset, offset + size) of its file, and the tensors it touches."""
+
+    chunk: int
+    offset: int
+    size: int
+    digest: Digest
+    tensors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileReport:
+    """One file. `location` is what was read, None if nothing was there; `why` says more, or is ""."""
+
+    checkpoint: str
+    component: str
+    path: str
+    size: int
+    location: Path | None
+    state: State
+    damage: tuple[Damage, ...] = ()
+    repaired: bool = False
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What verifying found, file by file, and what repairing took."""
+
+    files: tuple[FileReport, ...]
+    checked_bytes: int
+    elapsed_s: float
+    repair: Report | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything is right, or was put right."""
+        return all(file.state is State.OK or file.repaired for file in self.files)

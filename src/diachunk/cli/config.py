@@ -1,0 +1,78 @@
+"""diachunk config: the verb. It shows the effective settings; they are changed in the files that it names."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import TYPE_CHECKING, Any
+
+from diachunk.cli import text
+from diachunk.cli.options import Json, Verbose
+from diachunk.cli.talk import Talk
+from diachunk.errors import redact
+
+if TYPE_CHECKING:
+    from diachunk.config import Config
+
+
+def config(as_json: Json = False, verbose: Verbose = False) -> None:
+    """Show the settings, and where each comes from.
+
+    With -v also every limit that has its default.
+    """
+    from diachunk.config import SITE_FILE, load_config, user_file
+    from diachunk.limits import DEFAULT
+
+    talk = Talk(as_json=as_json, verbose=verbose)
+    settings = load_config()
+    files = [path for path in (user_file(os.environ), SITE_FILE) if path is not None]
+    limits = dataclasses.asdict(settings.limits)
+    defaults = dataclasses.asdict(DEFAULT)
+    rows = [
+        (key, _written(value), settings.came_from.get(name, "default"))
+        for name, (key, value) in _values(settings).items()
+    ]
+    rows += [
+        (
+            f"limits.{name}",
+            f"{value:,}",
+            settings.came_from["limits"] if value != defaults[name] else "default",
+        )
+        for name, value in limits.items()
+        if talk.verbose or value != defaults[name]
+    ]
+    talk.result("\n".join(text.columns([("setting", "value", "from"), *rows])))
+    for path in files:
+        talk.result(f"{path}{'' if path.exists() else ' (not there)'}")
+    talk.emit(
+        "done",
+        settings={
+            key: {"value": value, "from": settings.came_from.get(name, "default")}
+            for name, (key, value) in _values(settings).items()
+        },
+        limits=limits,
+        limits_from=settings.came_from.get("limits", "default"),
+        files=[{"path": str(path), "exists": path.exists()} for path in files],
+    )
+
+
+def _values(settings: Config) -> dict[str, tuple[str, Any]]:
+    """Field -> (key in the file, value), without credentials."""
+    return {
+        "home": ("home", str(settings.home)),
+        "stores": ("stores", [str(each) for each in settings.stores]),
+        "origins": ("origins", [redact(each) for each in settings.origins]),
+        "pins": ("pins", dict(settings.pins)),
+        "max_down_bps": ("max_down", settings.max_down_bps),
+        "max_up_bps": ("max_up", settings.max_up_bps),
+    }
+
+
+def _written(value: Any) -> str:
+    if value is None:
+        return "no cap"
+    if isinstance(value, int):
+        return text.rate(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name} = {digest[:16]}…" for name, digest in value.items()) or "none"
+    return ", ".join(value) or "none" if isinstance(value, list) else str(value)

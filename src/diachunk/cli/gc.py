@@ -1,0 +1,52 @@
+"""diachunk gc: the verb. What it does is diachunk.gc."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from diachunk.cli import text
+from diachunk.cli.options import DryRun, Json, Quiet, seconds_of, size_of
+from diachunk.cli.talk import Talk, stopping_means
+
+
+def gc(
+    max_size: Annotated[
+        str | None,
+        typer.Option("--max-size", metavar="SIZE", help="Also the least used, until the rest fits: 500G."),
+    ] = None,
+    older_than: Annotated[
+        str | None,
+        typer.Option("--older-than", metavar="AGE", help="Also those not used for this long: 30d."),
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Free the disk of what no name or pin needs."""
+    max_bytes, older_than_s = size_of(max_size), seconds_of(older_than)
+
+    import diachunk
+
+    talk = Talk(as_json=as_json, quiet=quiet)
+    with stopping_means("run the same again to finish"):
+        collected = diachunk.gc(dry_run=dry_run, max_bytes=max_bytes, older_than_s=older_than_s)
+    rows = [(text.size(each.size_bytes), each.kind, each.label) for each in collected.removed]
+    would = "would remove" if dry_run else "removed"
+    for line in text.columns(rows, right=(0,)):
+        talk.say(f"{would} {line}")
+    talk.say(
+        f"{text.size(collected.freed_bytes)} {'would be freed' if dry_run else 'freed'}, "
+        f"{text.size(collected.kept_bytes)} kept"
+    )
+    talk.emit(
+        "done",
+        dry_run=dry_run,
+        freed_bytes=collected.freed_bytes,
+        kept_bytes=collected.kept_bytes,
+        removed=[
+            {"kind": each.kind, "label": each.label, "size_bytes": each.size_bytes}
+            for each in collected.removed
+        ],
+    )

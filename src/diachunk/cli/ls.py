@@ -1,0 +1,64 @@
+"""diachunk ls: the verb. What it does is diachunk.ls."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from diachunk.cli import text
+from diachunk.cli.options import Json
+from diachunk.cli.talk import Talk
+
+if TYPE_CHECKING:
+    from diachunk.api.care import Held
+
+
+def ls(as_json: Json = False) -> None:
+    """List the checkpoints here, and how much of each is."""
+    import diachunk
+
+    talk = Talk(as_json=as_json)
+    listing = diachunk.ls()
+    now = time.time()
+    if listing.held:
+        head = ("size", "here", "last use", "id", "name")
+        rows = [_row(held, now) for held in listing.held]
+        talk.result("\n".join(text.columns([head, *rows], right=(0, 1))))
+    else:
+        talk.result("no checkpoints here yet")
+    talk.result(
+        f"{text.count(len(listing.held), 'checkpoint')}; the store takes {text.size(listing.disk_bytes)}, "
+        f"{text.size(listing.free_bytes)} free ({listing.root})"
+    )
+    talk.emit(
+        "done",
+        root=listing.root,
+        disk_bytes=listing.disk_bytes,
+        free_bytes=listing.free_bytes,
+        checkpoints=[
+            {
+                "name": held.manifest.name,
+                "revision": held.manifest.revision,
+                "id": held.manifest.hex_id,
+                "refs": list(held.names),
+                "pinned": held.pinned,
+                "total_bytes": held.manifest.total_bytes,
+                "present_bytes": held.present_bytes,
+                "complete": held.complete,
+                "used_at": round(held.used_at, 3),
+            }
+            for held in listing.held
+        ],
+    )
+
+
+def _row(held: Held, now: float) -> tuple[str, ...]:
+    # A manifest's own name is only what it calls itself; without a local name it is set in brackets.
+    name = ", ".join(held.names) or f"({held.manifest.ref})"
+    return (
+        text.size(held.manifest.total_bytes),
+        text.percent(held.present_bytes, held.manifest.total_bytes),
+        text.ago(now - held.used_at),
+        held.manifest.hex_id[:16],
+        name,
+    )

@@ -1,0 +1,192 @@
+"""The entry point: the list of verbs, and what becomes of errors and signals. Verbs are one file each.
+
+Nothing here or at the head of a verb's file imports the library: `diachunk --help` has to be instant.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from diachunk.cli import config, diff, fetch, gc, ls, publish, rm, show, verify
+from diachunk.cli.options import HELP_NAMES
+from diachunk.cli.talk import OutputClosed, report_error, to_stderr
+from diachunk.errors import DiachunkError, Interrupted
+from diachunk.version import __version__
+
+GROUPS = {
+    "daily": ("fetch", "verify", "ls"),
+    "sharing": ("publish",),
+    "integrate": ("show", "diff", "config"),
+    "care": ("rm", "gc"),
+}
+_EXIT_UNEXPECTED = 1
+_EXIT_USAGE = 2
+# typer carries its own copy of click or imports it, depending on its version
+_UsageException: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+class Verbs(TyperGroup):
+    """The verbs in groups instead of one list."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name for names in GROUPS.values() for name in names]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        indent = max(map(len, GROUPS)) + 2
+        rows = []
+        for group, names in GROUPS.items():
+            for number, name in enumerate(names):
+                command = self.get_command(ctx, name)
+                assert command is not None
+                heading = group if number == 0 else ""
+                rows.append((f"{heading:{indent}}{name}", command.get_short_help_str(60)))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def invoke(self, ctx: Any) -> Any:
+        # Newer versions of typer turn these into exit codes without a word.
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted("stopped") from None
+        except BrokenPipeError as error:
+            raise OutputClosed from error
+
+
+app = typer.Typer(
+    cls=Verbs,
+    name="diachunk",
+    add_completion=True,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": HELP_NAMES},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"diachunk {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def diachunk(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Tracebacks with errors (or DIACHUNK_DEBUG=1).")
+    ] = False,
+) -> None:
+    """Gets ML checkpoints onto machines, and proves that they are right."""
+
+
+for _verb in (
+    fetch.fetch,
+    verify.verify,
+    ls.ls,
+    publish.publish,
+    show.show,
+    diff.diff,
+    config.config,
+    rm.rm,
+    gc.gc,
+):
+    app.command(_verb.__name__, no_args_is_help=_verb is publish.publish)(_verb)
+
+
+def run() -> NoReturn:
+    """Runs the command line of this process and exits."""
+    arguments = sys.argv[1:]
+    debug = os.environ.get("DIACHUNK_DEBUG", "") not in ("", "0")
+    if "--debug" in arguments:
+        # taken wherever it stands, so that it can simply be added to the end of a line that failed
+        debug = True
+        arguments.remove("--debug")
+    _stop_on_signals()
+    code = _run(arguments, debug=debug, as_json="--json" in arguments)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        code = code or _EXIT_UNEXPECTED
+        _let_go_of_stdout()
+    sys.exit(code)
+
+
+def _run(arguments: list[str], *, debug: bool, as_json: bool) -> int:
+    try:
+        code = typer.main.get_command(app)(args=arguments, prog_name="diachunk", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except OutputClosed:
+        _let_go_of_stdout()
+        return _EXIT_UNEXPECTED
+    except Exception as error:  # noqa: BLE001 - the last place where an error can become a line for a person
+        if debug:
+            traceback.print_exc()
+        try:
+            return _report(error, as_json=as_json)
+        except OutputClosed:
+            _let_go_of_stdout()
+            return _EXIT_UNEXPECTED
+    except KeyboardInterrupt:
+        report_error(Interrupted("stopped"), as_json=as_json)
+        return Interrupted.exit_code
+
+
+def _report(error: Exception, *, as_json: bool) -> int:
+    """Tells of an error; returns the exit code."""
+    if isinstance(error, typer.Abort):
+        error = Interrupted("stopped")
+    elif isinstance(error, _UsageException):
+        if not as_json:
+            _show_usage(error)
+            return _EXIT_USAGE
+        told = DiachunkError(str(getattr(error, "message", error)))
+        told.exit_code = _EXIT_USAGE
+        error = told
+    elif not isinstance(error, DiachunkError):
+        error = DiachunkError(
+            f"unexpected: {type(error).__name__}: {error}; run with --debug for the traceback"
+        )
+    assert isinstance(error, DiachunkError)
+    report_error(error, as_json=as_json)
+    return error.exit_code
+
+
+def _show_usage(error: Any) -> None:
+    message = error.format_message()
+    if type(error).__name__ == "NoArgsIsHelpError":
+        to_stderr(message)
+        return
+    context = getattr(error, "ctx", None)
+    hint = f"\n  see `{context.command_path} --help`" if context is not None else ""
+    to_stderr(f"diachunk: {message[:1].lower()}{message[1:].rstrip('.')}{hint}")
+
+
+def _stop_on_signals() -> None:
+    """SIGTERM and a closed terminal stop as Ctrl-C does. What `nohup` made ignored stays ignored."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name)
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _let_go_of_stdout() -> None:
+    """Python flushes stdout once more at its end; a closed pipe must not make that an error message."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        return

@@ -1,0 +1,150 @@
+"""Which items are taken, by whom they may be taken, and where to look for the next one.
+
+An item is in one of four states, a byte each, so that looking for work is a memchr:
+
+    FREE    nobody works on it; network sources may take it
+    LOCAL   a local source claims to hold it and has not been tried yet
+    FLIGHT  at least one claim covers it
+    DONE    verified
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from diachunk.bitmap import Bitmap
+from diachunk.limits import CHUNK_BYTES
+from diachunk.schedule.health import Health, Tier
+from diachunk.schedule.work import WorkList
+
+FREE, LOCAL, FLIGHT, DONE = range(4)
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A source on the board.
+
+    Attributes:
+        has: items it is known to hold; None: it may hold any.
+        cursor: no item before this one can be taken by this source now.
+        barred: items that it is not asked for (again).
+        streams, streaming: how often each blob was read as a stream; blobs being read so now.
+    """
+
+    health: Health
+    has: Bitmap | None
+    cursor: int = 0
+    barred: set[int] = field(default_factory=set)
+    streams: dict[int, int] = field(default_factory=dict)
+    streaming: set[int] = field(default_factory=set)
+
+    @property
+    def wants(self) -> int:
+        """The state in which it may take an item."""
+        return LOCAL if self.health.tier is Tier.LOCAL else FREE
+
+    def may_hold(self, item: int) -> bool:
+        return item not in self.barred and (self.has is None or item in self.has)
+
+
+class Board:
+    """The state of every item, and the sources."""
+
+    def __init__(self, work: WorkList) -> None:
+        self.work = work
+        self.sources: list[Candidate] = []
+        self.done_items = 0
+        self.done_bytes = 0
+        self._state = bytearray(len(work))
+
+    def add(self, candidate: Candidate) -> int:
+        """Puts a source on the board; items that a local one holds wait for it. Returns its number."""
+        self.sources.append(candidate)
+        if candidate.health.tier is Tier.LOCAL and candidate.has is not None:
+            for item in candidate.has:
+                if self._state[item] == FREE:
+                    self._state[item] = LOCAL
+        return len(self.sources) - 1
+
+    def state(self, item: int) -> int:
+        return self._state[item]
+
+    def is_in_flight(self, item: int) -> bool:
+        return self._state[item] == FLIGHT
+
+    def is_done(self, item: int) -> bool:
+        return self._state[item] == DONE
+
+    @property
+    def complete(self) -> bool:
+        return self.done_items == len(self._state)
+
+    @property
+    def all_assigned(self) -> bool:
+        """Whether everything is DONE or under way."""
+        return self._state.find(FREE) < 0 and self._state.find(LOCAL) < 0
+
+    def missing(self) -> Iterator[int]:
+        """Items that are not DONE."""
+        return (item for item, state in enumerate(self._state) if state != DONE)
+
+    def next_item(self, candidate: Candidate) -> int | None:
+        """The first item this source could take now, or None. Moves its cursor past what it cannot."""
+        wanted = candidate.wants
+        item = self._state.find(wanted, candidate.cursor)
+        while item >= 0:
+            blob = self.work.blob_of(item)
+            if blob in candidate.health.missing_blobs or blob in candidate.streaming:
+                item = self._state.find(wanted, self.work.items_of(blob).stop)
+            elif not candidate.may_hold(item):
+                item = self._state.find(wanted, item + 1)
+            else:
+                if not candidate.streaming:
+                    candidate.cursor = item
+                return item
+        if not candidate.streaming:
+            candidate.cursor = len(self._state)
+        return None
+
+    def take_run(self, candidate: Candidate, first: int) -> tuple[int, int]:
+        """Takes `first` and what follows it in the file, as far as one request goes: (count, bytes)."""
+        work = self.work
+        last, size = first, work.size(first)
+        while (
+            work.adjacent(last)
+            and self._state[last + 1] == candidate.wants
+            and candidate.may_hold(last + 1)
+            and size + work.size(last + 1) <= CHUNK_BYTES
+        ):
+            last += 1
+            size += work.size(last)
+        count = last - first + 1
+        self._state[first : last + 1] = bytes([FLIGHT]) * count
+        return count, size
+
+    def take(self, item: int) -> bool:
+        """Takes one item if nobody has it."""
+        if self._state[item] in (FREE, LOCAL):
+            self._state[item] = FLIGHT
+            return True
+        return False
+
+    def complete_item(self, item: int) -> bool:
+        """Marks an item DONE; False if it was."""
+        if self._state[item] == DONE:
+            return False
+        self._state[item] = DONE
+        self.done_items += 1
+        self.done_bytes += self.work.size(item)
+        return True
+
+    def give_back(self, item: int) -> None:
+        """An item nobody works on any more: local sources not yet tried come first again."""
+        claimed = any(
+            each.health.tier is Tier.LOCAL and each.has is not None and each.may_hold(item)
+            for each in self.sources
+        )
+        self._state[item] = LOCAL if claimed else FREE
+        for each in self.sources:
+            each.cursor = min(each.cursor, item)

@@ -1,0 +1,26 @@
+"""The end that no source could prevent, told so that a person knows what each of them did."""
+
+from __future__ import annotations
+
+from diachunk.errors import TransferIncomplete
+from diachunk.schedule.health import Tier
+from diachunk.schedule.work import WorkList
+from diachunk.transfer.session import Outcome
+
+
+def incomplete(outcome: Outcome, work: WorkList) -> TransferIncomplete:
+    """The error that names every source and what it did."""
+    left = sum(work.size(item) for item in outcome.missing)
+    labels = sorted({work.blobs[work.blob_of(item)].label for item in outcome.missing})
+    files = labels[0] if len(labels) == 1 else f"{labels[0]} and {len(labels) - 1} more files"
+    network = [each for each in outcome.sources if each.tier is Tier.NETWORK]
+    if not network:
+        return TransferIncomplete(
+            f"{left:,} bytes of {files} are not on this machine and no origin is known",
+            hint="name one with --origin URL",
+        )
+    tales = "; ".join(f"{each.label}: {each.out or each.last_fault or 'has none of it'}" for each in network)
+    return TransferIncomplete(
+        f"{left:,} bytes of {files} are missing ({outcome.why}). {tales}",
+        hint="what is verified is kept: run the same again to resume, or add --origin URL",
+    )

@@ -1,0 +1,207 @@
+"""A fetch that was killed or interrupted goes on where it was; what lies on disk is believed only once hashed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import diachunk
+from diachunk.errors import StoreError, TransferIncomplete
+from diachunk.testing.servers import Nginx
+from fixtures.checkpoints import MIB, Checkpoint, assert_same_files, assert_store_is_right
+from fixtures.process import FetchProcess
+from fixtures.settings import write_config
+from fixtures.watch import Told, fetch
+
+pytestmark = pytest.mark.loopback
+
+LANES = 2
+RATE_BPS = 12 * MIB
+
+
+@pytest.fixture(autouse=True)
+def few_lanes(base: Path) -> None:
+    write_config(base, {"lanes": LANES, "hedge_chunks_min": 1})
+
+
+class Enough(Exception):
+    """Raised by a callback."""
+
+
+def leave_unfinished(small: Checkpoint, home: Path, share: float = 0.6) -> list[Path]:
+    """Fetches about so much of it; returns the partials, largest first."""
+    told = Told()
+
+    def stop(event: diachunk.Event) -> None:
+        told(event)
+        if told.total_bytes > share * small.total_bytes:
+            raise Enough
+
+    with Nginx(small.root, rate_bps=RATE_BPS) as slow, pytest.raises(Enough):
+        diachunk.fetch(small.target, origins=[slow.url], home=home, progress=stop)
+    found = sorted((home / "blobs").glob("??/*.partial"), key=lambda each: -each.stat().st_blocks)
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5, 0.7, 0.95])
+def test_after_a_kill_only_what_was_under_way_is_fetched_again(
+    small: Checkpoint, home: Path, share: float
+) -> None:
+    with Nginx(small.root, rate_bps=RATE_BPS) as origin:
+        with FetchProcess(small.target, origin.url, home) as process:
+            process.wait_for_bytes(int(share * small.total_bytes))
+            assert process.signal(signal.SIGKILL)[0] == -signal.SIGKILL
+        before = origin.bytes_sent()
+        planned = diachunk.plan(small.target, home=home)
+        done = fetch(small, origin.url, home=home)
+        again = origin.bytes_sent() - before
+    assert planned.fetch_bytes >= small.total_bytes - before
+    assert planned.fetch_bytes <= done.report.fetched_bytes <= planned.fetch_bytes + LANES * 4 * MIB
+    # one hedged chunk may come on top
+    assert before + again <= small.total_bytes + LANES * 4 * MIB + 4 * MIB
+    assert_same_files(done.snapshot.directory, small)
+    assert_store_is_right(home)
+
+
+def test_many_kills_in_a_row_still_end_right(small: Checkpoint, home: Path) -> None:
+    with Nginx(small.root, rate_bps=RATE_BPS) as origin:
+        for step in range(1, 6):
+            with FetchProcess(small.target, origin.url, home) as process:
+                process.wait_for_bytes(step * small.total_bytes // 6)
+                process.signal(signal.SIGKILL)
+        done = fetch(small, origin.url, home=home)
+    assert_same_files(done.snapshot.directory, small)
+    assert_store_is_right(home)
+
+
+def test_into_a_directory_a_kill_costs_no_more(small: Checkpoint, home: Path, tmp_path: Path) -> None:
+    to = tmp_path / "out"
+    with Nginx(small.root, rate_bps=RATE_BPS) as origin:
+        with FetchProcess(small.target, origin.url, home, to) as process:
+            process.wait_for_bytes(small.total_bytes // 2)
+            process.signal(signal.SIGKILL)
+        fetch(small, origin.url, home=home, to=to)
+        assert origin.bytes_sent() <= small.total_bytes + (LANES + 1) * 4 * MIB
+    assert_same_files(to, small)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT])
+def test_an_interrupt_says_that_it_can_be_resumed_and_it_can(
+    small: Checkpoint, home: Path, number: int
+) -> None:
+    with Nginx(small.root, rate_bps=RATE_BPS) as origin:
+        with FetchProcess(small.target, origin.url, home) as process:
+            process.wait_for_bytes(small.total_bytes // 2)
+            code, said = process.signal(number)
+        assert code == 130
+        assert "run the same again to resume" in said
+        assert "Traceback" not in said
+        done = fetch(small, origin.url, home=home)
+        assert origin.bytes_sent() <= small.total_bytes + (LANES + 1) * 4 * MIB
+    assert_same_files(done.snapshot.directory, small)
+
+
+def test_what_is_left_of_a_fetch_is_complete_files_and_partials(small: Checkpoint, home: Path) -> None:
+    leave_unfinished(small, home)
+    names = {each.name for each in (home / "blobs").glob("??/*")}
+    wanted = {file.blake3.hex() for _, file in small.manifest.walk()}
+    assert all(name.split(".")[0] in wanted for name in names)
+    assert all(name.partition(".")[2].split(".")[-1] in ("", "stamp", "partial") for name in names)
+    with pytest.raises(TransferIncomplete, match="not on this machine"):
+        diachunk.fetch(small.target, home=home)
+
+
+def zero_a_page(partial: Path) -> None:
+    with partial.open("r+b") as file:
+        file.seek(2 * MIB)
+        file.write(bytes(4096))
+
+
+def fill_with_garbage(partial: Path) -> None:
+    size = partial.stat().st_size
+    partial.write_bytes(os.urandom(size))
+
+
+def cut(partial: Path) -> None:
+    os.truncate(partial, partial.stat().st_size // 2)
+
+
+def empty(partial: Path) -> None:
+    os.truncate(partial, 0)
+
+
+def append(partial: Path) -> None:
+    with partial.open("ab") as file:
+        file.write(os.urandom(5 * MIB))
+
+
+def allocate_zeros(partial: Path) -> None:
+    partial.write_bytes(bytes(partial.stat().st_size))
+
+
+@pytest.mark.parametrize(
+    "damage", [zero_a_page, fill_with_garbage, cut, empty, append, allocate_zeros], ids=lambda each: each.__name__
+)
+def test_a_damaged_partial_is_mended_by_fetching_what_is_wrong_in_it(
+    small: Checkpoint, home: Path, damage: Callable[[Path], None]
+) -> None:
+    for partial in leave_unfinished(small, home):
+        damage(partial)
+    with Nginx(small.root) as origin:
+        done = fetch(small, origin.url, home=home)
+        assert origin.bytes_sent() <= small.total_bytes + 4 * MIB
+    assert_same_files(done.snapshot.directory, small)
+    assert_store_is_right(home)
+
+
+def test_one_damaged_page_costs_one_chunk(small: Checkpoint, home: Path) -> None:
+    partial = leave_unfinished(small, home, 0.9)[0]
+    planned = diachunk.plan(small.target, home=home)
+    with partial.open("r+b") as file:
+        file.seek(2 * MIB)
+        file.write(b"damage")
+    with Nginx(small.root) as origin:
+        fetch(small, origin.url, home=home)
+        assert planned.fetch_bytes < origin.bytes_sent() <= planned.fetch_bytes + 2 * 4 * MIB
+
+
+@pytest.mark.parametrize("what", ["directory", "link"])
+def test_something_else_in_the_partials_place_is_one_clear_line(
+    small: Checkpoint, home: Path, tmp_path: Path, what: str
+) -> None:
+    partial = leave_unfinished(small, home)[0]
+    partial.unlink()
+    (tmp_path / "precious").write_bytes(b"precious")
+    if what == "link":
+        partial.symlink_to(tmp_path / "precious")
+    else:
+        partial.mkdir()
+    with pytest.raises(StoreError) as caught:
+        diachunk.fetch(small.target, origins=[str(small.root)], home=home)
+    assert str(partial) in str(caught.value)
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
+def test_a_partial_that_vanishes_under_the_fetch_is_started_over(small: Checkpoint, home: Path) -> None:
+    removed: list[Path] = []
+
+    def remove_once(event: diachunk.Event) -> None:
+        nonlocal seen_bytes
+        seen_bytes += event.bytes
+        partials = sorted((home / "blobs").glob("??/*.partial"))
+        if not removed and seen_bytes > small.total_bytes / 2 and partials:
+            partials[0].unlink()
+            removed.extend(partials[:1])
+
+    seen_bytes = 0
+    with Nginx(small.root, rate_bps=RATE_BPS) as origin:
+        done = diachunk.fetch(small.target, origins=[origin.url], home=home, progress=remove_once)
+    assert removed
+    assert seen_bytes == small.total_bytes
+    assert_same_files(done.directory, small)
+    assert_store_is_right(home)
