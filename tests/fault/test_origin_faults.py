@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,11 @@ import diachunk
 from diachunk.testing import faults
 from diachunk.testing.bad_server import BadServer, refused_port
 from diachunk.testing.faults import Fault, always
-from diachunk.testing.reply import Request
+from diachunk.testing.reply import Reply, Request
 from diachunk.testing.servers import Nginx
 from fixtures.checkpoints import MIB, Checkpoint, assert_same_files, assert_store_is_right
 from fixtures.settings import QUICK
-from fixtures.watch import failed_fetch, fetch
+from fixtures.watch import Told, failed_fetch, fetch
 
 pytestmark = [pytest.mark.loopback, pytest.mark.usefixtures("quick")]
 
@@ -280,51 +281,43 @@ def test_a_file_that_changes_under_the_fetch_is_found_and_what_came_is_kept(
 
 
 def test_a_good_origin_that_dies_in_the_middle_is_replaced_by_another(small: Checkpoint, home: Path) -> None:
-    with Nginx(small.root, rate_bps=6 * MIB) as mortal, Nginx(small.root, rate_bps=6 * MIB) as other:
+    told = Told()
+    with Nginx(small.root, rate_bps=12 * MIB) as mortal, Nginx(small.root, rate_bps=12 * MIB) as other:
 
         def kill_in_the_middle(event: diachunk.Event) -> None:
-            nonlocal seen_bytes
-            seen_bytes += event.bytes
-            if seen_bytes > small.total_bytes / 4:
+            told(event)
+            if told.total_bytes > small.total_bytes / 4:
                 mortal.stop()
 
-        seen_bytes = 0
-        done = diachunk.fetch(
-            small.target, origins=[mortal.url, other.url], home=home, progress=kill_in_the_middle
-        )
+        origins = [mortal.url, other.url]
+        done = diachunk.fetch(small.target, origins=origins, home=home, progress=kill_in_the_middle)
+    assert told.total_bytes == small.total_bytes
     assert_same_files(done.directory, small)
 
 
 def test_an_origin_that_comes_back_is_used_again(small: Checkpoint, home: Path) -> None:
-    with Nginx(small.root, rate_bps=6 * MIB) as origin:
-        stopped = False
+    told = Told()
+    with Nginx(small.root, rate_bps=12 * MIB) as origin:
 
         def restart(event: diachunk.Event) -> None:
-            nonlocal seen_bytes, stopped
-            seen_bytes += event.bytes
-            if seen_bytes > small.total_bytes / 3 and not stopped:
-                stopped = True
-                origin.stop()
-            elif isinstance(event, diachunk.SourceTrouble):
+            told(event)
+            if told.troubles:
                 origin.start()
+            elif told.total_bytes > small.total_bytes / 3:
+                origin.stop()
 
-        seen_bytes = 0
         done = diachunk.fetch(small.target, origins=[origin.url], home=home, progress=restart)
-        assert stopped
+    assert told.troubles
+    assert told.total_bytes == small.total_bytes
     assert_same_files(done.directory, small)
 
 
+@dataclass(frozen=True, slots=True)
 class _Both:
     """One fault on top of another."""
 
-    def __init__(self, *steps: Fault) -> None:
-        self._steps = steps
+    one: Fault
+    two: Fault
 
-    @property
-    def apply(self) -> Callable[..., faults.Reply]:
-        def applied(request: Request, reply: faults.Reply) -> faults.Reply:
-            for step in self._steps:
-                reply = step.apply(request, reply)
-            return reply
-
-        return applied
+    def apply(self, request: Request, reply: Reply) -> Reply:
+        return self.two.apply(request, self.one.apply(request, reply))

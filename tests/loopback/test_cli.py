@@ -97,7 +97,7 @@ def test_the_main_job_from_publish_to_repair(dia: Checkpoint, origin: Nginx, tmp
 def test_stopped_in_the_middle_it_says_so_and_resumes(
     number: signal.Signals, dia: Checkpoint, origin: Nginx
 ) -> None:
-    with Nginx(dia.root, rate_bps=400_000) as slow:
+    with Nginx(dia.root, rate_bps=700_000) as slow:
         fetching = subprocess.Popen(
             [*COMMAND, "fetch", dia.target, "--origin", slow.url, "--json"],
             stdout=subprocess.PIPE,
@@ -124,6 +124,19 @@ def test_stopped_in_the_middle_it_says_so_and_resumes(
     assert events[-1]["present_bytes"] + events[-1]["reused_bytes"] >= kept
     assert events[-1]["fetched_bytes"] <= dia.total_bytes - kept
     assert_same_files(Path(events[-1]["directory"]), dia)
+
+
+def test_a_person_who_stops_it_reads_that_nothing_is_lost(dia: Checkpoint) -> None:
+    with Nginx(dia.root, rate_bps=500_000) as slow:
+        command = [*COMMAND, "fetch", dia.target, "--origin", slow.url]
+        fetching = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert fetching.stderr is not None
+        assert "not sharing" in fetching.stderr.readline()
+        fetching.send_signal(signal.SIGINT)
+        directory, said = fetching.communicate(timeout=20)
+    assert (fetching.returncode, directory) == (130, "")
+    kept = "diachunk: stopped; what is verified is kept: run the same again to resume"
+    assert said.splitlines()[-1] == kept
 
 
 def test_what_nohup_ignores_stays_ignored(dia: Checkpoint) -> None:

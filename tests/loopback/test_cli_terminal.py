@@ -61,7 +61,7 @@ def on_a_terminal(*words: str, seconds: float = 30.0, **environment: str) -> tup
 
 def test_a_terminal_shows_bars_and_what_limits(dia: Checkpoint, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with Nginx(dia.root, rate_bps=800_000) as slow, Nginx(tmp_path / "empty") as empty:
+    with Nginx(dia.root, rate_bps=1_200_000) as slow, Nginx(tmp_path / "empty") as empty:
         code, output = on_a_terminal("fetch", dia.target, "--origin", slow.url, "--origin", empty.url)
     assert code == 0
     assert "limited by: " in output

@@ -124,6 +124,8 @@ def _collect(sources: Sequence[str]) -> tuple[list[_Source], tuple[Path, ...]]:
     for text in sources:
         component, path = _split(text)
         for relative, file in _walk(path, left_out):
+            if not relative.isprintable():
+                _refuse_unspeakable(relative)
             each = _Source(component, unicodedata.normalize("NFC", relative), file)
             if (component, each.path) in found:
                 raise UsageError(f"two files for {component or 'the checkpoint'}: {each.path}")
@@ -131,6 +133,14 @@ def _collect(sources: Sequence[str]) -> tuple[list[_Source], tuple[Path, ...]]:
     if not found:
         raise UsageError(f"no files in {sources[0]}")
     return sorted(found.values(), key=lambda each: (each.component, each.path.encode())), tuple(left_out)
+
+
+def _refuse_unspeakable(relative: str) -> None:
+    """Bytes that are not UTF-8 reach Python as lone surrogates (PEP 383), which nothing else can print."""
+    try:
+        relative.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{ascii(relative)}: this file name is not UTF-8", hint="rename the file") from error
 
 
 def _split(text: str) -> tuple[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -78,8 +79,8 @@ def fetch(
     origins, components = origin or (), component or ()
     with stopping_means("what is verified is kept: run the same again to resume"):
         plan = diachunk.plan(target, origins=origins, components=components, to=to)
-        pace_bps = pace.recall(config.home)
-        _announce(talk, plan, max_down_bps or config.max_down_bps, pace_bps, dry_run=dry_run)
+        cap_bps = max_down_bps or config.max_down_bps
+        _announce(talk, plan, cap_bps, pace.recall(config.home), dry_run=dry_run)
         if dry_run:
             return
         tally = Tally({each.name: each.total_bytes for each in plan.components})
@@ -94,12 +95,11 @@ def fetch(
                 patience_s=patience_s,
                 progress=listener,
             )
-    if max_down_bps is None and config.max_down_bps is None:
+    if cap_bps is None:
         pace.remember(config.home, snapshot.report.fetched_bytes, snapshot.report.elapsed_s)
     _conclude(talk, snapshot.report)
-    directory = str(snapshot.directory)
-    talk.result(directory)
-    talk.emit("done", directory=directory, id=snapshot.manifest.hex_id, **_books(snapshot.report))
+    talk.result(os.fspath(snapshot))
+    talk.emit("done", directory=os.fspath(snapshot), id=snapshot.manifest.hex_id, **_books(snapshot.report))
 
 
 def _no_target() -> UsageError:

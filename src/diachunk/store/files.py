@@ -12,12 +12,8 @@ import sys
 from pathlib import Path
 
 from diachunk.errors import from_os_error
-from diachunk.limits import KiB
+from diachunk.limits import CHUNK_BYTES
 
-_PIECE_BYTES = 32 * KiB
-"""One write(2). A large one makes the kernel allocate large folios, which on virtual machines that give free
-memory back to their host means faulting it all in again: 4 MiB writes ran at 0.4 GB/s there, 32 KiB ones at
-2.7 (docs/benchmarks.md)."""
 _FICLONE = 0x40049409
 """ioctl(2) FICLONE of Linux: share the extents of another file (Btrfs, XFS, bcachefs)."""
 _F_FULLFSYNC = 51
@@ -50,9 +46,10 @@ class Files:
         except OSError as error:
             raise from_os_error(error, "create", path) from error
 
-    def pwrite(self, fd: int, data: memoryview, offset: int) -> None:
+    def pwrite(self, fd: int, data: memoryview, offset: int, piece_bytes: int = CHUNK_BYTES) -> None:
+        """Writes all of `data`, at most `piece_bytes` a system call (see store.pieces)."""
         while data:
-            size = os.pwrite(fd, data[:_PIECE_BYTES], offset)
+            size = os.pwrite(fd, data[:piece_bytes], offset)
             data, offset = data[size:], offset + size
 
     def flush_data(self, fd: int) -> None:

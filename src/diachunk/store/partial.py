@@ -12,6 +12,7 @@ import fcntl
 import os
 import stat
 import threading
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from diachunk.chunking.verify import VerifiedChunk
 from diachunk.errors import StoreError, from_os_error
 from diachunk.manifest.model import ChunkList
 from diachunk.store.files import Files, read_small
+from diachunk.store.pieces import PieceSize
 
 
 class Vanished(StoreError):
@@ -55,6 +57,7 @@ class Partial:
         self._present = Bitmap(len(chunks))
         self._present_lock = threading.Lock()
         self._write_lock = threading.Lock()
+        self._piece = PieceSize()
         self._have_path = path.with_name(f"{path.name}.have")
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -79,7 +82,8 @@ class Partial:
         if not stat.S_ISREG(status.st_mode):
             raise StoreError(f"{self.path} is not a regular file")
         self.locked = self._files.try_lock(self.fd)
-        if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) != self._files.file_mode:
+        # Only a new file: one that is there may have become a read-only blob since it was opened.
+        if not status.st_size and status.st_uid == os.geteuid():
             os.fchmod(self.fd, self._files.file_mode)
         if status.st_size != self.chunks.total_bytes:
             os.ftruncate(self.fd, self.chunks.total_bytes)
@@ -133,7 +137,9 @@ class Partial:
             with self._write_lock:
                 if self.fd < 0:
                     raise OSError(errno.EBADF, "is closed")
-                self._files.pwrite(self.fd, chunk.data, offset)
+                started_at = time.perf_counter()
+                self._files.pwrite(self.fd, chunk.data, offset, self._piece.bytes)
+                self._piece.took(chunk.ref.size, time.perf_counter() - started_at)
         except OSError as error:
             raise from_os_error(error, "write", self.path) from error
         self._note(offset)
