@@ -22,7 +22,6 @@ class Limits:
     lanes_max: int = 32
     per_origin_start: int = 2
     per_origin_max: int = 8
-    per_peer: int = 2
     connect_timeout_s: float = 5.0
     stall_s: float = 10.0
     min_rate_bps: int = 1 * KiB
@@ -36,10 +35,9 @@ class Limits:
     hedge_fraction: float = 0.02
     hedge_chunks_min: int = 2
     redirects_max: int = 10
-    buffers: int = 12
     slice_s: float = 0.25
     slice_min_bytes: int = 64 * KiB
-    slice_max_bytes: int = 4 * MiB
+    slice_max_bytes: int = 1 * MiB
     flush_bytes: int = 256 * MiB
     manifest_bytes_max: int = 256 * MiB
     manifest_files_max: int = 100_000

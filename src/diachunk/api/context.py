@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diachunk.config import Config, load_config
 from diachunk.errors import DiachunkError
 from diachunk.manifest import Manifest, decode
 from diachunk.store.store import Store
+
+if TYPE_CHECKING:
+    from diachunk.transfer.assemble import Assembly
+    from diachunk.transfer.destination import Destination
+    from diachunk.transfer.progress import Listener
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,34 @@ class Context:
             except DiachunkError:
                 continue
         return tuple(opened)
+
+    def assembly(
+        self,
+        manifest: Manifest,
+        destination: Destination,
+        origins: Iterable[str],
+        max_down_bps: int | None,
+        listener: Listener,
+    ) -> Assembly:
+        """The engine for one checkpoint: the user's origins, the manifest's, the site's stores as donors.
+
+        Raises:
+            UsageError: an origin is no URL and no directory.
+        """
+        from diachunk.sources.context import SourceContext
+        from diachunk.sources.open import open_origins
+        from diachunk.transfer.assemble import Assembly
+
+        config = self.config
+        return Assembly(
+            self.store,
+            destination,
+            open_origins((*origins, *config.origins), manifest.origins, SourceContext(config.limits)),
+            config.limits,
+            lower=self.lower_stores,
+            max_down_bps=max_down_bps or config.max_down_bps,
+            listener=listener,
+        )
 
     def with_patience(self, seconds: float | None) -> Context:
         if seconds is None:

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diachunk.api.context import Context
-from diachunk.api.targets import By, Resolved, resolve
+from diachunk.api.targets import By, resolve
 from diachunk.errors import StoreError, UsageError
 from diachunk.manifest import Manifest
-from diachunk.sources.context import SourceContext
-from diachunk.sources.open import open_origins
 from diachunk.store.blobs import Presence
-from diachunk.transfer.assemble import Assembly, Report, wanted
+from diachunk.transfer.assemble import Report, wanted
 from diachunk.transfer.destination import Destination, DirectoryDestination, StoreDestination
 from diachunk.transfer.plan import Plan, plan_components
 from diachunk.transfer.progress import Listener, silent
@@ -52,7 +50,7 @@ class Snapshot(os.PathLike[str]):
 
 
 def fetch(
-    target: str | os.PathLike[str],
+    target: str | os.PathLike[str] | Plan,
     *,
     origins: Iterable[str] = (),
     components: Iterable[str] = (),
@@ -66,7 +64,8 @@ def fetch(
     """Makes a checkpoint present, verified and durable. Call it again after anything: it resumes.
 
     Args:
-        target: NAME[@REV], an id or a unique prefix of 8 or more, a manifest file, or its URL.
+        target: NAME[@REV], an id or a unique prefix of 8 or more, a manifest file, or its URL; or
+            what `plan` said of one, which is then not looked up again.
         origins: URL prefixes, templates or directories, asked besides the manifest's own.
         components: only these; all by default.
         to: put the files into this directory instead of the store.
@@ -81,26 +80,19 @@ def fetch(
         UsageError, ManifestError, TransferIncomplete, StoreError, TrustError, Interrupted: see errors.py.
     """
     context = Context.make(home).with_patience(patience_s)
-    resolved = resolve(os.fspath(target), context)
-    manifest = resolved.manifest
+    if isinstance(target, Plan):
+        manifest, by_name = target.manifest, target.by_name
+    else:
+        resolved = resolve(os.fspath(target), context)
+        manifest, by_name = resolved.manifest, resolved.by is By.NAME
     chosen = _chosen(manifest, components)
     context.store.catalog.add(manifest)
     destination = _destination(context, to, force=force)
-    config = context.config
-    sources = open_origins((*origins, *config.origins), manifest.origins, SourceContext(config.limits))
-    assembly = Assembly(
-        context.store,
-        destination,
-        sources,
-        config.limits,
-        lower=context.lower_stores,
-        max_down_bps=max_down_bps or config.max_down_bps,
-        listener=progress,
-    )
+    assembly = context.assembly(manifest, destination, origins, max_down_bps, progress)
     files = wanted(manifest, chosen, merged=destination.merges_equal_files)
     for _ in range(_FINAL_CHECKS):
         report = assembly.make_present(files)
-        directory = _settle(context, resolved, chosen, to)
+        directory = _settle(context, manifest, chosen, to, by_name=by_name)
         if all(destination.find(facts).presence is Presence.PROVEN for facts in files):
             return Snapshot(directory, manifest, report)
         time.sleep(0.1)
@@ -121,7 +113,8 @@ def plan(
         UsageError, ManifestError, StoreError: as fetch.
     """
     context = Context.make(home)
-    manifest = resolve(os.fspath(target), context).manifest
+    resolved = resolve(os.fspath(target), context)
+    manifest = resolved.manifest
     chosen = _chosen(manifest, components)
     destination = _destination(context, to, force=True)
     files = wanted(manifest, chosen, merged=destination.merges_equal_files)
@@ -134,6 +127,7 @@ def plan(
         destination.free_bytes(),
         directory,
         tuple(dict.fromkeys((*origins, *context.config.origins, *manifest.origins))),
+        resolved.by is By.NAME,
     )
 
 
@@ -154,12 +148,17 @@ def _chosen(manifest: Manifest, components: Iterable[str]) -> frozenset[str] | N
 
 
 def _settle(
-    context: Context, resolved: Resolved, chosen: frozenset[str] | None, to: str | os.PathLike[str] | None
+    context: Context,
+    manifest: Manifest,
+    chosen: frozenset[str] | None,
+    to: str | os.PathLike[str] | None,
+    *,
+    by_name: bool,
 ) -> Path:
     """Names what was fetched: the snapshot, the ref if it was asked for by name, else a pin against gc."""
-    manifest, store = resolved.manifest, context.store
+    store = context.store
     directory = store.snapshots.build(manifest, chosen)
-    if resolved.by is By.NAME:
+    if by_name:
         store.catalog.set_ref(manifest.name, manifest.revision, manifest.id)
     elif store.catalog.ref(manifest.name, manifest.revision) != manifest.id:
         store.catalog.pin(manifest.id)

@@ -140,7 +140,7 @@ def _refuse_unspeakable(relative: str) -> None:
     try:
         relative.encode()
     except UnicodeEncodeError as error:
-        raise UsageError(f"{ascii(relative)}: this file name is not UTF-8", hint="rename the file") from error
+        raise UsageError(f"{relative!a}: this file name is not UTF-8", hint="rename the file") from error
 
 
 def _split(text: str) -> tuple[str, Path]:

@@ -18,10 +18,8 @@ from diachunk.formats.base import FileAccess, TensorSpan
 from diachunk.formats.registry import find_tensors
 from diachunk.manifest import ChunkList, Manifest
 from diachunk.schedule.work import BlobFacts
-from diachunk.sources.context import SourceContext
-from diachunk.sources.open import open_origins
 from diachunk.store.blobs import Presence
-from diachunk.transfer.assemble import Assembly, Report, wanted
+from diachunk.transfer.assemble import Report, wanted
 from diachunk.transfer.check import Checked, check_files
 from diachunk.transfer.destination import Destination, DirectoryDestination, StoreDestination
 from diachunk.transfer.progress import Listener, silent
@@ -196,7 +194,10 @@ class _Walk:
 
     def report(self, repair: Report | None = None) -> VerifyReport:
         return VerifyReport(
-            (*(each.report for each in self.findings), *self._broken), self.checked_bytes, self.elapsed_s, repair
+            (*(each.report for each in self.findings), *self._broken),
+            self.checked_bytes,
+            self.elapsed_s,
+            repair,
         )
 
 
@@ -231,20 +232,10 @@ def _repair(
     for finding in walk.findings:
         if finding.report.state is not State.OK:
             groups.setdefault(finding.manifest.id, []).append(finding)
-    config = context.config
     failed: DiachunkError | None = None
     for findings in groups.values():
         manifest, destination = findings[0].manifest, findings[0].destination
-        sources = open_origins((*origins, *config.origins), manifest.origins, SourceContext(config.limits))
-        assembly = Assembly(
-            context.store,
-            destination,
-            sources,
-            config.limits,
-            lower=context.lower_stores,
-            max_down_bps=max_down_bps or config.max_down_bps,
-            listener=progress,
-        )
+        assembly = context.assembly(manifest, destination, origins, max_down_bps, progress)
         unique = {
             each.facts.digest if destination.merges_equal_files else id(each): each for each in findings
         }

@@ -86,7 +86,7 @@ def fetch(
         tally = Tally({each.name: each.total_bytes for each in plan.components})
         with show_progress(talk, tally) as listener:
             snapshot = diachunk.fetch(
-                target,
+                plan,
                 origins=origins,
                 components=components,
                 to=to,

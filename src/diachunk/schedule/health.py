@@ -127,6 +127,7 @@ class Health:
     resume_at: float = 0.0
     retry_at: float = 0.0
     failed_at: float = -1.0
+    received_bytes: int = 0
     verified_bytes: int = 0
     wasted_bytes: int = 0
     request_bps: float = 0.0

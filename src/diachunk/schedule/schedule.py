@@ -168,7 +168,9 @@ class Schedule:
         """Bytes arrived. May be called without the lock: each claim has one writer."""
         claim.received_bytes += size_bytes
         claim.last_byte_at = now
-        self.health(claim.source).last_byte_at = now
+        health = self.health(claim.source)
+        health.received_bytes += size_bytes
+        health.last_byte_at = now
 
     def take(self, claim: Claim, item: int) -> bool:
         """For a stream that has reached `item`: whether it should keep those bytes."""

@@ -1,8 +1,8 @@
 """How large one write(2) should be: measured while writing, because machines differ by a factor of eight.
 
-One write a chunk costs the fewest system calls. But a large write makes the kernel allocate large folios, and a
-virtual machine that gives free memory back to its host has to fault those in again: there 4 MiB writes to ext4 ran
-at 0.4 GB/s and 32 KiB ones at 2.7, while on tmpfs the small ones cost 40% (docs/benchmarks.md).
+One write a chunk costs the fewest system calls. But a large write makes the kernel allocate large folios, and
+a virtual machine that gives free memory back to its host has to fault those in again: there 4 MiB writes to
+ext4 ran at 0.4 GB/s and 32 KiB ones at 2.7, while on tmpfs the small ones cost 40% (docs/benchmarks.md).
 """
 
 from __future__ import annotations

@@ -136,6 +136,8 @@ class Assembly:
             else:
                 missing.append((facts, None))
         if claimed:
+            size = sum(facts.size for facts, _, _ in claimed)
+            self._listener(Notice(f"reading {size / 1e6:,.1f} MB that are here but not proven yet"))
             checks = check_files([(facts, path) for facts, _, path in claimed], self._limits)
             for checked, (facts, holding, _) in zip(checks, claimed, strict=True):
                 if checked.right:

@@ -35,7 +35,7 @@ class Meter:
 
     def sample(self, now: float, done_bytes: int, healths: Iterable[Health]) -> None:
         """Notes the totals; call about four times a second."""
-        by_source = {each.label: each.verified_bytes for each in healths if each.tier is Tier.NETWORK}
+        by_source = {each.label: each.received_bytes for each in healths if each.tier is Tier.NETWORK}
         self._window.append((now, dict(self.spent_s), done_bytes, by_source))
         while len(self._window) > 2 and now - self._window[1][0] > self._WINDOW_S:
             self._window.pop(0)
@@ -49,7 +49,7 @@ class Meter:
         return (bytes_now - bytes_then) / (end - start) if end > start else 0.0
 
     def source_rates_bps(self) -> dict[str, float]:
-        """Verified bytes a second over the window, by source."""
+        """Bytes received a second over the window, by source."""
         if len(self._window) < 2:
             return {}
         (start, _, _, then), (end, _, _, now) = self._window[0], self._window[-1]

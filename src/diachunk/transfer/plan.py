@@ -34,6 +34,7 @@ class Plan:
         total_bytes: of all files, equal files counted once; the sum of a fetch's progress deltas.
         disk_bytes: further disk space needed; `free_bytes` is what there is.
         directory: where the checkpoint will be.
+        by_name: whether the target was a name, which fetching then makes stand for this manifest.
     """
 
     manifest: Manifest
@@ -42,6 +43,7 @@ class Plan:
     free_bytes: int
     directory: Path
     origins: tuple[str, ...]
+    by_name: bool = False
 
     @property
     def total_bytes(self) -> int:
