@@ -35,7 +35,7 @@ check: $(VENV)/.dev  ## lint, format, types, floors
 
 bench: $(VENV)/.dev  ## compares with other tools side by side; writes docs/benchmarks.md
 	./tests/needs.sh
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.run
 
 clean:           ## removes what the above made
 	rm -rf $(VENV) demo-data .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -6,10 +6,8 @@ import os
 import statistics
 from pathlib import Path
 
-import fetching
-import measure
-
 import diachunk
+from benchmarks import fetching, measure
 
 
 def verifying(folder: Path, rounds: int, size_mib: int) -> str:
@@ -17,17 +15,15 @@ def verifying(folder: Path, rounds: int, size_mib: int) -> str:
     root, manifest = fetching.published(folder, size_mib * 1024 * 1024)
     home = folder / "verify-home"
     diachunk.fetch(manifest, origins=[str(root)], home=home)
-    environment = {"DIACHUNK_HOME": str(home)}
+    command = [*fetching.DIACHUNK, "verify", "--quiet"]
     file = str(root / "f.bin")
     rows = measure.race(
         [
-            measure.Contender("diachunk verify", [*fetching.DIACHUNK, "verify", "--quiet"], environment=environment),
+            measure.Contender("diachunk verify", command, environment={"DIACHUNK_HOME": str(home)}),
             measure.Contender("b3sum", ["b3sum", f"--num-threads={os.cpu_count()}", file]),
             measure.Contender("sha256sum", ["sha256sum", file]),
             # What every run of the program pays before it does anything: the same verb, with nothing to verify.
-            measure.Contender(
-                "start-up", [*fetching.DIACHUNK, "verify", "--quiet"], environment={"DIACHUNK_HOME": str(folder / "empty")}
-            ),
+            measure.Contender("start-up", command, environment={"DIACHUNK_HOME": str(folder / "empty")}),
         ],
         rounds,
         settle_s=0.2,
@@ -37,9 +33,12 @@ def verifying(folder: Path, rounds: int, size_mib: int) -> str:
     size = size_mib * 1024 * 1024
     lines = ["| program | s | GB/s |", "|---|---|---|"]
     for row in (ours, b3sum, sha256sum):
-        lines.append(f"| {row.name} | {row.median_wall_s():.2f} | {size / row.median_wall_s() / measure.GB:.2f} |")
+        lines.append(
+            f"| {row.name} | {row.median_wall_s():.2f} | {size / row.median_wall_s() / measure.GB:.2f} |"
+        )
     mean = statistics.median(work)
-    lines.append(f"| diachunk verify, start-up ({start.median_wall_s():.2f} s) excluded | {mean:.2f} | {size / mean / measure.GB:.2f} |")
+    name = f"diachunk verify, start-up ({start.median_wall_s():.2f} s) excluded"
+    lines.append(f"| {name} | {mean:.2f} | {size / mean / measure.GB:.2f} |")
 
     def versus(row: measure.Row) -> str:
         ratios = [run.wall_s / ours_s for run, ours_s in zip(row.runs, work, strict=True)]

@@ -1,6 +1,6 @@
 """`make bench`: every figure that the project claims, measured on this machine, written to docs/benchmarks.md.
 
-    python benchmarks/run.py [--rounds N] [--size-mib N] [--only fetch,disk,verify,memory,sharing]
+    python -m benchmarks.run [--rounds N] [--size-mib N] [--only fetch,disk,verify,memory,sharing]
 
 The page has two parts: what stands between the markers is written here; the rest is kept.
 """
@@ -14,12 +14,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import checking  # noqa: E402
-import fetching  # noqa: E402
-import measure  # noqa: E402
-import sharing  # noqa: E402
+from benchmarks import checking, fetching, measure, sharing
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- measured: written by `make bench` -->", "<!-- end of measured -->"
@@ -39,7 +34,9 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--keep-page", action="store_true", help="print the tables, leave the page alone")
     arguments = parser.parse_args()
-    sections = [f"{datetime.date.today()}, {measure.machine()}; medians of {arguments.rounds} interleaved rounds."]
+    sections = [
+        f"{datetime.date.today()}, {measure.machine()}; medians of {arguments.rounds} interleaved rounds."
+    ]
     with tempfile.TemporaryDirectory(prefix="diachunk-bench-", dir=_fast_directory()) as folder:
         for name in arguments.only.split(","):
             print(f"{name}:", file=sys.stderr)

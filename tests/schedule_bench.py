@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from diachunk.bitmap import Bitmap
 from diachunk.limits import CHUNK_BYTES, DEFAULT, Limits
@@ -17,44 +16,9 @@ from diachunk.schedule.claims import Claim, Ended, Pause
 from diachunk.schedule.health import Fault, Health, Tier
 from diachunk.schedule.schedule import Schedule
 from diachunk.schedule.work import WorkList
-from schedule_world import Answer, Request, Sim
+from schedule_world import EPSILON, Answer, Request, Sim, Transfer
 
 _EVENTS_MAX = 200_000
-_EPSILON = 1e-6
-
-
-@dataclass(slots=True, eq=False)
-class _Transfer:
-    request: Request
-    sim: Sim
-    answer: Answer
-    flows_at: float
-    position: float = 0.0
-    told: int = 0
-    at_item: int = 0
-    """Streams: how many items of the run were passed."""
-    keeps: bool | None = None
-    """Streams: whether the item being read is wanted; None before that was asked."""
-    last_byte_at: float = 0.0
-
-    @property
-    def claim(self) -> Claim:
-        return self.request.claim
-
-    @property
-    def goal(self) -> float:
-        """The position of the next event."""
-        if self.answer.fault or self.answer.silent:
-            end = float(min(self.answer.after_bytes, self.claim.size))
-        else:
-            end = float(self.claim.size)
-        if self.claim.stream and self.at_item < len(self.claim.run.refs):
-            return min(end, self.claim.run.refs[self.at_item].end)
-        return end
-
-    @property
-    def flowing(self) -> bool:
-        return self.position < self.goal - _EPSILON
 
 
 class Bench:
@@ -77,7 +41,7 @@ class Bench:
         self.requests: list[Request] = []
         self.wasted_bytes = 0
         self.why: str | None = None
-        self._transfers: list[_Transfer] = []
+        self._transfers: list[Transfer] = []
         self._wake_at: list[float | None] = [0.0] * limits.lanes
         self._banned: set[tuple[int, int]] = set()
         self.first_copies: dict[int, Request] = {}
@@ -144,7 +108,7 @@ class Bench:
             answer = Answer(Fault.NO_RANGES)
         self.requests.append(request)
         self._transfers.append(
-            _Transfer(request, sim, answer, self.now + sim.latency_s, last_byte_at=self.now)
+            Transfer(request, sim, answer, self.now + sim.latency_s, last_byte_at=self.now)
         )
 
     def _next_event(self) -> float:
@@ -168,7 +132,7 @@ class Bench:
         active = sum(1 for each in self._transfers if each.sim is sim and self._is_flowing(each))
         return min(sim.request_bps, sim.rate_bps / max(1, active))
 
-    def _is_flowing(self, transfer: _Transfer) -> bool:
+    def _is_flowing(self, transfer: Transfer) -> bool:
         return self.now >= transfer.flows_at and transfer.flowing
 
     def _advance(self, to: float) -> None:
@@ -180,14 +144,14 @@ class Bench:
                 transfer.position = transfer.goal
             self._tell(transfer)
 
-    def _tell(self, transfer: _Transfer) -> None:
-        size = int(transfer.position + _EPSILON) - transfer.told
+    def _tell(self, transfer: Transfer) -> None:
+        size = int(transfer.position + EPSILON) - transfer.told
         if size > 0:
             transfer.told += size
             transfer.last_byte_at = self.now
             self.schedule.received(transfer.claim, size, self.now)
 
-    def _step(self, transfer: _Transfer) -> None:
+    def _step(self, transfer: Transfer) -> None:
         """What happens to one request at this moment: it gets on, ends, or was cancelled."""
         if self.now < transfer.flows_at:
             return
@@ -198,7 +162,7 @@ class Bench:
         if transfer.claim.stream and self._passes_item(transfer):
             return
         if transfer.answer.silent and transfer.position < transfer.claim.size:
-            if self.now - transfer.last_byte_at >= self.limits.stall_s - _EPSILON:
+            if self.now - transfer.last_byte_at >= self.limits.stall_s - EPSILON:
                 self._end(transfer, Fault.STALLED)
         else:
             if not transfer.claim.stream:
@@ -209,10 +173,10 @@ class Bench:
         for transfer in [each for each in self._transfers if each.claim.cancelled]:
             self._end(transfer, Fault.CANCELLED)
 
-    def _passes_item(self, transfer: _Transfer) -> bool:
+    def _passes_item(self, transfer: Transfer) -> bool:
         """A stream came to the end of an item: it is kept, or was not wanted."""
         refs = transfer.claim.run.refs
-        if transfer.at_item >= len(refs) or transfer.position < refs[transfer.at_item].end - _EPSILON:
+        if transfer.at_item >= len(refs) or transfer.position < refs[transfer.at_item].end - EPSILON:
             return False
         if transfer.keeps:
             self._settle(transfer, transfer.claim.run.first + transfer.at_item)
@@ -220,7 +184,7 @@ class Bench:
         self._reach_item(transfer)
         return transfer.flowing
 
-    def _reach_item(self, transfer: _Transfer) -> None:
+    def _reach_item(self, transfer: Transfer) -> None:
         """As a lane does it: asks whether to keep an item before it is read."""
         transfer.keeps = False
         if transfer.at_item < len(transfer.claim.run.refs):
@@ -229,14 +193,14 @@ class Bench:
             again = transfer.keeps and (transfer.claim.source, item) in self._banned
             assert not again, "took what it gave wrongly before"
 
-    def _settle_run(self, transfer: _Transfer) -> None:
+    def _settle_run(self, transfer: Transfer) -> None:
         """As a lane does it: whole chunks that came before a cut are good."""
         cut = transfer.answer.fault in (None, Fault.FAILED)
         for item, ref in zip(transfer.request.items, transfer.claim.run.refs, strict=True):
-            if cut and ref.end - transfer.claim.run.offset <= transfer.position + _EPSILON:
+            if cut and ref.end - transfer.claim.run.offset <= transfer.position + EPSILON:
                 self._settle(transfer, item)
 
-    def _settle(self, transfer: _Transfer, item: int) -> None:
+    def _settle(self, transfer: Transfer, item: int) -> None:
         if item in transfer.answer.bad:
             self._banned.add((transfer.claim.source, item))
             self.schedule.bad(transfer.claim, item)
@@ -245,7 +209,7 @@ class Bench:
             self.first_copies[item] = transfer.request
             transfer.request.first_copies.append(item)
 
-    def _end(self, transfer: _Transfer, fault: Fault | None) -> None:
+    def _end(self, transfer: Transfer, fault: Fault | None) -> None:
         claim, request = transfer.claim, transfer.request
         undone = [item for item in request.items if not self.schedule.is_done(item)]
         if fault is Fault.GARBLED:

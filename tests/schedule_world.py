@@ -1,4 +1,4 @@
-"""What the schedule's bench is made of: work lists, and sources with a rate, a latency, a script of faults."""
+"""What the bench of the schedule is made of: work lists, and sources with a rate, a latency, a script."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from diachunk.manifest.model import ChunkList
 from diachunk.schedule.claims import Claim
 from diachunk.schedule.health import Fault, Tier
 from diachunk.schedule.work import BlobFacts, WorkList
+
+EPSILON = 1e-6
 
 
 def blob_facts(name: str, sizes: Sequence[int], keys: Sequence[str] | None = None) -> BlobFacts:
@@ -91,3 +93,39 @@ class Sim:
     ranges: bool = True
     request_bps: float = float("inf")
     at_once: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Transfer:
+    """One request being served. `position` counts its bytes; for a stream, from the start of the file."""
+
+    request: Request
+    sim: Sim
+    answer: Answer
+    flows_at: float
+    position: float = 0.0
+    told: int = 0
+    at_item: int = 0
+    """Streams: how many items of the run were passed."""
+    keeps: bool | None = None
+    """Streams: whether the item being read is wanted; None before that was asked."""
+    last_byte_at: float = 0.0
+
+    @property
+    def claim(self) -> Claim:
+        return self.request.claim
+
+    @property
+    def goal(self) -> float:
+        """The position of the next event."""
+        if self.answer.fault or self.answer.silent:
+            end = float(min(self.answer.after_bytes, self.claim.size))
+        else:
+            end = float(self.claim.size)
+        if self.claim.stream and self.at_item < len(self.claim.run.refs):
+            return min(end, self.claim.run.refs[self.at_item].end)
+        return end
+
+    @property
+    def flowing(self) -> bool:
+        return self.position < self.goal - EPSILON

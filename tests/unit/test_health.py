@@ -115,7 +115,7 @@ def test_three_bad_chunks_put_a_network_source_out_for_good() -> None:
     for detail in ("one", "two", "three"):
         health.lied(detail)
         outs.append(health.out)
-    assert outs == ["", "", "sent wrong bytes 3 times"]
+    assert outs == ["", "", "three; wrong 3 times"]
     assert not health.ready(1e9)
     assert not health.usable(1e9)
 

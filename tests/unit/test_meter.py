@@ -41,10 +41,10 @@ def test_the_network_is_named_by_the_source_that_gives_most() -> None:
     meter, slow, fast, disk = Meter(), source("slow"), source("fast"), source("disk", Tier.LOCAL)
     meter.sample(0.0, 0, [slow, fast, disk])
     meter.add(Spent.NETWORK, 1.0)
-    slow.verified_bytes, disk.verified_bytes = 10, 1000
+    slow.received_bytes, disk.received_bytes = 10, 1000
     meter.sample(1.0, 10, [slow, fast, disk])
     assert meter.limited_by() == (Spent.NETWORK, "slow")
-    fast.verified_bytes = 50
+    fast.received_bytes = 50
     meter.sample(2.0, 60, [slow, fast, disk])
     assert meter.limited_by() == (Spent.NETWORK, "fast and 1 more")
     assert meter.source_rates_bps() == {"slow": 5.0, "fast": 25.0}
@@ -61,6 +61,6 @@ def test_rates_are_of_the_last_seconds_only() -> None:
 def test_a_source_that_came_later_counts_from_zero() -> None:
     meter, late = Meter(), source("late")
     meter.sample(0.0, 0, [])
-    late.verified_bytes = 8
+    late.received_bytes = 8
     meter.sample(2.0, 8, [late])
     assert meter.source_rates_bps() == {"late": 4.0}

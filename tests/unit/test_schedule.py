@@ -248,6 +248,16 @@ def test_a_crowd_of_refusing_origins_costs_next_to_nothing() -> None:
     assert bench.now < Bench(chunks_of_4_mib(300), [Sim("good")]).run().now + 1.0
 
 
+@pytest.mark.parametrize("park_s", [0.3, 30.0])
+@pytest.mark.parametrize("dead", [1, 4, 12])
+def test_the_last_chunks_are_not_passed_on_among_dead_origins(dead: int, park_s: float) -> None:
+    limits = replace(DEFAULT, park_s=park_s, backoff_first_s=0.02, backoff_max_s=0.2)
+    crowd = [Sim(f"dead{number}", script=lambda request: SILENT) for number in range(dead)]
+    bench = Bench(chunks_of_4_mib(7), [*crowd, Sim("good")], limits=limits).run()
+    assert bench.why == ""
+    assert bench.now < (1 + dead // limits.lanes) * 2 * limits.stall_s
+
+
 # --- the end -----------------------------------------------------------------------------------------------
 
 

@@ -147,23 +147,22 @@ def test_two_processes_may_fill_one_and_the_second_to_complete_is_told(path: Pat
     assert held_by_another(path) is None
 
 
-class CompletedBeforeTheLock(Files):
-    """Between opening the partial and locking it, another process completes it."""
+def test_opening_one_that_is_completed_at_that_moment_leaves_the_blob_read_only(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, plain_open = opened(path), os.open
+    write(other, PIECES)
 
-    other: Partial
+    def open_then_lose_the_race(name: Path, flags: int, mode: int, *, dir_fd: int | None) -> int:
+        fd = plain_open(name, flags, mode, dir_fd=dir_fd)
+        os.fchmod(other.fd, 0o444)
+        other.complete()
+        other.close()
+        return fd
 
-    def try_lock(self, fd: int) -> bool:
-        os.fchmod(self.other.fd, 0o444)
-        self.other.complete()
-        self.other.close()
-        return super().try_lock(fd)
-
-
-def test_opening_one_that_is_completed_at_that_moment_leaves_the_blob_read_only(path: Path) -> None:
-    files = CompletedBeforeTheLock()
-    files.other = opened(path)
-    write(files.other, PIECES)
-    late = opened(path, files)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", open_then_lose_the_race)
+        late = opened(path)
     late.discard()
     done = path.with_name("done")
     assert (done.read_bytes(), stat.S_IMODE(done.stat().st_mode)) == (DATA, 0o444)

@@ -56,6 +56,7 @@ class Board:
         self.sources: list[Candidate] = []
         self.done_items = 0
         self.done_bytes = 0
+        self.returned: set[int] = set()
         self._state = bytearray(len(work))
 
     def add(self, candidate: Candidate) -> int:
@@ -107,6 +108,21 @@ class Board:
             candidate.cursor = len(self._state)
         return None
 
+    def has_safe_home(self, item: int, now: float) -> bool:
+        """Whether a network source that is proven and alive can bring this item."""
+        blob = self.work.blob_of(item)
+        return any(
+            each.health.tier is Tier.NETWORK
+            and each.health.request_bps > 0
+            and not each.health.faults_in_a_row
+            and not each.health.out
+            and now >= each.health.resume_at
+            and blob not in each.health.missing_blobs
+            and blob not in each.streaming
+            and each.may_hold(item)
+            for each in self.sources
+        )
+
     def take_run(self, candidate: Candidate, first: int) -> tuple[int, int]:
         """Takes `first` and what follows it in the file, as far as one request goes: (count, bytes)."""
         work = self.work
@@ -141,6 +157,7 @@ class Board:
 
     def give_back(self, item: int) -> None:
         """An item nobody works on any more: local sources not yet tried come first again."""
+        self.returned.add(item)
         claimed = any(
             each.health.tier is Tier.LOCAL and each.has is not None and each.may_hold(item)
             for each in self.sources

@@ -77,8 +77,9 @@ class Schedule:
     def _ready(self, now: float) -> list[int]:
         """Sources that may start a request: local ones, those with the fewest under way, then the fastest.
 
-        While a proven source is alive, unproven ones take at most a quarter of the lanes; until one is,
-        those that failed least go first: a crowd of dead origins must not keep the good one waiting.
+        While a proven source is alive, unproven ones take at most a quarter of the lanes; until one is, and
+        for the last few items, those that failed least go first: a crowd of dead origins must not keep the
+        good one waiting, nor hand the last item round among themselves.
         """
         sources = self._board.sources
         ready = [number for number, each in enumerate(sources) if each.health.ready(now)]
@@ -89,22 +90,37 @@ class Schedule:
             if probing >= max(1, self.limits.lanes // 4):
                 ready = [n for n in ready if sources[n].health.request_bps or not sources[n].health.tier]
 
+        plenty = proven and self._free_items() > self.limits.lanes
+
         def rank(number: int) -> tuple[int, int, int, float]:
             health = sources[number].health
-            faults = 0 if proven else health.faults_in_a_row
+            faults = 0 if plenty else health.faults_in_a_row
             return health.tier, faults, health.in_flight, -(health.request_bps or float("inf"))
 
         return sorted(ready, key=rank)
 
+    def _free_items(self) -> int:
+        """About how many items nobody works on yet."""
+        taken = sum(len(claim.run.items) for claim in self._claims if not claim.stream)
+        return len(self.work) - self._board.done_items - taken
+
     def _assign(self, number: int, now: float) -> Claim | None:
         candidate = self._board.sources[number]
         first = self._board.next_item(candidate)
-        if first is None:
+        if first is None or self._spared(candidate.health, first, now):
             return None
         if candidate.health.sequential:
             return self._stream(number, self.work.blob_of(first), now)
         count, size = self._board.take_run(candidate, first)
         return self._start(Claim(number, self.work.run(first, count), size, now))
+
+    def _spared(self, health: Health, item: int, now: float) -> bool:
+        """Whether an item that came back once is kept from a source that may well be dead.
+
+        Otherwise a few of those could pass the last items on among themselves for ever.
+        """
+        dubious = health.tier is Tier.NETWORK and (health.faults_in_a_row or not health.request_bps)
+        return bool(dubious) and item in self._board.returned and self._board.has_safe_home(item, now)
 
     def _stream(self, number: int, blob: int, now: float) -> Claim:
         candidate = self._board.sources[number]

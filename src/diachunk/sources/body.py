@@ -10,17 +10,13 @@ from typing import Protocol, cast
 import urllib3
 from urllib3.response import BaseHTTPResponse
 
-from diachunk.limits import KiB
 from diachunk.schedule.health import Fault
 from diachunk.sources.base import Flow, SourceFault
 from diachunk.sources.connections import fault_of
-
-_DRIP_BYTES = 64 * KiB
+from diachunk.sources.reply import content_length
 
 
 class _Readable(Protocol):
-    def readinto(self, view: memoryview, /) -> int: ...
-
     def read1(self, size: int, /) -> bytes: ...
 
 
@@ -29,7 +25,7 @@ class Body:
 
     urllib3's own `readinto` is a read plus a copy (8 MiB a lane, 15-25% of the rate on loopback, see
     docs/benchmarks.md), so the http.client response below it is read directly; where a urllib3 has no such
-    response, its own `readinto` serves.
+    response, its own `read1` serves.
     """
 
     def __init__(self, response: BaseHTTPResponse, flow: Flow) -> None:
@@ -61,10 +57,19 @@ class Body:
             view = view[size:]
 
     def _slice(self, view: memoryview) -> int:
-        """One slice: as soon as anything is there on a slow line, whole on a fast one."""
-        if len(view) > _DRIP_BYTES:
-            return self._below.readinto(view)
-        data = self._below.read1(len(view))
+        """Reads what is there, at most the view; 0 at the end of the body.
+
+        Waiting for more than one recv brings would take a line that became slower for a stalled one, and
+        lose what had come when a connection breaks.
+        """
+        below = self._below
+        if isinstance(below, http.client.HTTPResponse) and below.fp and not below.chunked and below.length:
+            room = min(len(view), below.length - 1)  # the last byte is http.client's: it ends the reply
+            if room > 0:
+                size = below.fp.readinto1(view[:room])
+                below.length -= size
+                return size
+        data = below.read1(len(view))
         view[: len(data)] = data
         return len(data)
 
@@ -82,8 +87,7 @@ class Body:
             except (http.client.HTTPException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
                 raise fault_of(error) from error
             if not data:
-                announced = self._response.headers.get("Content-Length", "")
-                if announced.isdigit() and int(announced) != size:
+                if content_length(self._response.headers) not in (None, size):
                     raise SourceFault(Fault.FAILED, "closed the connection early")
                 return b"".join(pieces)
             pieces.append(data)
@@ -105,6 +109,9 @@ class Body:
 
     def release(self) -> None:
         """All was read: the connection goes back to the pool."""
+        if isinstance(self._below, http.client.HTTPResponse):
+            # Before 3.11.8, `read1` leaves a reply open that it read to its end (cpython gh-113199).
+            self._below.close()
         self._response.release_conn()
 
     def discard(self) -> None:

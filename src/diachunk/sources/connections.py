@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ipaddress
 import netrc
@@ -20,7 +21,7 @@ from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout, make_headers
 
 from diachunk.schedule.health import Fault
-from diachunk.sources.base import SourceFault
+from diachunk.sources.base import Flow, SourceFault
 from diachunk.sources.context import SourceContext
 
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -41,18 +42,55 @@ def _refuse_private(sock: socket.socket | None) -> None:
         raise PrivateAddress(f"{address} is a private address that only the manifest names")
 
 
-class _PublicHTTPConnection(HTTPConnection):
+_waiting = threading.local()
+"""`_waiting.flow`: the request for which this thread waits, if any."""
+
+
+class _Wakeable(HTTPConnection):
+    """A connection whose wait for the reply's header can be ended from another thread.
+
+    A socket's timeout starts over with each byte, so a server that sends its header one byte at a time, or
+    one interim reply after another, would hold a lane for ever.
+    """
+
+    def getresponse(self) -> Any:
+        flow: Flow | None = getattr(_waiting, "flow", None)
+        if flow is not None:
+            flow.on_cancel(self._wake)
+        return super().getresponse()
+
+    def _wake(self) -> None:
+        sock = self.sock
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                # Not SSLSocket.shutdown, which takes the encryption off under the thread that reads.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+class _WakeableHTTPS(_Wakeable, HTTPSConnection):
+    pass
+
+
+class _PublicHTTPConnection(_Wakeable):
     def connect(self) -> None:
         super().connect()
         if not self.proxy:
             _refuse_private(self.sock)
 
 
-class _PublicHTTPSConnection(HTTPSConnection):
+class _PublicHTTPSConnection(_WakeableHTTPS):
     def connect(self) -> None:
         super().connect()
         if not self.proxy:
             _refuse_private(self.sock)
+
+
+class _HTTPPool(HTTPConnectionPool):
+    ConnectionCls = _Wakeable
+
+
+class _HTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _WakeableHTTPS
 
 
 class _PublicHTTPPool(HTTPConnectionPool):
@@ -73,9 +111,10 @@ class Connections:
         self._lock = threading.Lock()
         self._timeout = Timeout(connect=context.limits.connect_timeout_s, read=context.limits.stall_s)
 
-    def get(self, url: str, headers: dict[str, str]) -> BaseHTTPResponse:
+    def get(self, url: str, headers: dict[str, str], flow: Flow) -> BaseHTTPResponse:
         """Sends one GET and returns the reply, its body unread. Redirects are the caller's."""
         pool = self._pool_for(url)
+        _waiting.flow = flow
         try:
             return self._send(pool, url, headers)
         except urllib3.exceptions.ProtocolError as error:
@@ -83,6 +122,8 @@ class Connections:
             if isinstance(error, urllib3.exceptions.IncompleteRead) or not _closed_before_reply(error):
                 raise
             return self._send(pool, url, headers)
+        finally:
+            _waiting.flow = None
 
     def _send(self, pool: urllib3.PoolManager, url: str, headers: dict[str, str]) -> BaseHTTPResponse:
         return pool.request(
@@ -114,10 +155,10 @@ class Connections:
         options: dict[str, Any] = {"maxsize": self._context.limits.lanes_max, "block": False}
         if self._tls is not None:
             options["ssl_context"] = self._tls
-        if proxy:
-            return _proxy_pool(proxy, options)
-        pool = urllib3.PoolManager(**options)
-        if not self._context.named_by_user:
+        pool = _proxy_pool(proxy, options) if proxy else urllib3.PoolManager(**options)
+        if proxy or self._context.named_by_user:
+            pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+        else:
             pool.pool_classes_by_scheme = {"http": _PublicHTTPPool, "https": _PublicHTTPSPool}
         return pool
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable
 
 from diachunk.errors import ManifestError, TransferIncomplete
@@ -21,10 +21,14 @@ class _Deadline:
     """The flow of a request that nobody schedules: it must only not take for ever."""
 
     def __init__(self, seconds: float) -> None:
-        self._until = time.monotonic() + seconds
+        self._wake: Callable[[], None] | None = None
+        self._over = threading.Event()
+        self._timer = threading.Timer(seconds, self._expire)
+        self._timer.daemon = True
+        self._timer.start()
 
     def slice_bytes(self) -> int:
-        if time.monotonic() > self._until:
+        if self._over.is_set():
             raise SourceFault(Fault.STALLED, "takes too long")
         return _SLICE_BYTES
 
@@ -32,7 +36,17 @@ class _Deadline:
         self.slice_bytes()
 
     def on_cancel(self, wake: Callable[[], None]) -> None:
-        return
+        self._wake = wake
+        if self._over.is_set():
+            wake()
+
+    def _expire(self) -> None:
+        self._over.set()
+        if self._wake is not None:
+            self._wake()
+
+    def close(self) -> None:
+        self._timer.cancel()
 
 
 def fetch_document(url: str, context: SourceContext, limit_bytes: int) -> bytes:
@@ -56,6 +70,7 @@ def fetch_document(url: str, context: SourceContext, limit_bytes: int) -> bytes:
     except SourceFault as fault:
         raise TransferIncomplete(f"cannot get {url}: {fault.detail}") from fault
     finally:
+        flow.close()
         origin.close()
     if data is None:
         raise ManifestError(f"{url} is over {limit_bytes:,} bytes: no manifest")

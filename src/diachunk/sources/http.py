@@ -86,11 +86,10 @@ class HttpOrigin:
         stale_allowed = url != first_url
         for _ in range(self._limits.redirects_max + 1):
             flow.slice_bytes()
-            response = self._request(url, {**_HEADERS, **headers})
+            response = self._request(url, {**_HEADERS, **headers}, flow)
             if response.status in REDIRECTS and response.headers.get("Location"):
-                target = urljoin(url, response.headers["Location"])
                 response.close()
-                url = self._checked(target)
+                url = self._next_stop(url, response.headers["Location"])
                 continue
             if response.status in _LINK_WENT_STALE and stale_allowed:
                 response.close()
@@ -105,20 +104,25 @@ class HttpOrigin:
             return response
         raise SourceFault(Fault.FAILED, f"more than {self._limits.redirects_max} redirects")
 
-    def _checked(self, url: str) -> str:
-        split = urlsplit(url)
-        if split.scheme not in ("http", "https") or not split.hostname:
+    def _next_stop(self, here: str, location: str) -> str:
+        try:
+            url = urljoin(here, location)
+            split = urlsplit(url)
+            allowed = split.scheme in ("http", "https") and split.hostname and split.port != 0
+        except ValueError as error:
+            raise SourceFault(Fault.FAILED, f"redirects to {redact(location):.80}") from error
+        if not allowed:
             raise SourceFault(Fault.FAILED, f"redirects to {redact(url):.80}")
         if self._scheme == "https" and split.scheme == "http":
             raise SourceFault(Fault.FAILED, f"redirects from https to plain http ({split.hostname})")
         return url
 
-    def _request(self, url: str, headers: dict[str, str]) -> BaseHTTPResponse:
+    def _request(self, url: str, headers: dict[str, str], flow: Flow) -> BaseHTTPResponse:
         split = urlsplit(url)
         if self._authorization and (split.scheme, split.netloc.lower()) == (self._scheme, self._host):
             headers["Authorization"] = self._authorization
         try:
-            return self._connections.get(url, headers)
+            return self._connections.get(url, headers, flow)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise fault_of(error) from error
 

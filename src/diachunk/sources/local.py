@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
-import threading
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
 
 from diachunk.bitmap import Bitmap
+from diachunk.limits import MiB
 from diachunk.schedule.health import Fault, Tier
 from diachunk.schedule.work import Run
 from diachunk.sources.base import Flow, SourceFault, Stream
+
+LOCAL_SLICE_BYTES = 1 * MiB
+"""Disks need no small slices to show progress: the one exception to `Flow.slice_bytes`."""
 
 
 def open_regular(path: Path) -> int:
@@ -38,7 +40,7 @@ def read_exactly(fd: int, offset: int, view: memoryview, flow: Flow, label: str)
     """
     while view:
         try:
-            size = os.preadv(fd, [view[: max(flow.slice_bytes(), 1 << 20)]], offset)
+            size = os.preadv(fd, [view[: max(flow.slice_bytes(), LOCAL_SLICE_BYTES)]], offset)
         except OSError as error:
             raise SourceFault(Fault.MISSING, f"{label}: {error.strerror}") from error
         if not size:
@@ -63,8 +65,6 @@ class LocalFiles:
         self._offset_of = array("Q", bytes(8 * items))
         self._paths: list[Path] = []
         self._numbers: dict[Path, int] = {}
-        self._fds: dict[int, int] = {}
-        self._lock = threading.Lock()
 
     def claim(self, item: int, path: Path, offset: int) -> None:
         """Says that `item` may lie in `path` at `offset`. The first word stands."""
@@ -77,32 +77,36 @@ class LocalFiles:
             self.has.add(item)
 
     def fill(self, run: Run, start: int, view: memoryview, flow: Flow) -> None:
-        position = 0
-        for item, ref in zip(run.items, run.refs, strict=True):
-            if position >= start:
-                fd = self._open(self._file_of[item])
-                piece = view[position - start : position - start + ref.size]
-                read_exactly(fd, self._offset_of[item], piece, flow, self.label)
-            position += ref.size
+        # Opened for each request: a checkpoint may have more files than a process may hold open.
+        opened, fd, position = -1, -1, 0
+        try:
+            for item, ref in zip(run.items, run.refs, strict=True):
+                skip = max(0, start - position)
+                if skip < ref.size:
+                    if self._file_of[item] != opened:
+                        if fd >= 0:
+                            os.close(fd)
+                        fd, opened = -1, self._file_of[item]
+                        fd = self._open(opened)
+                    piece = view[position + skip - start : position - start + ref.size]
+                    read_exactly(fd, self._offset_of[item] + skip, piece, flow, self.label)
+                position += ref.size
+        finally:
+            if fd >= 0:
+                os.close(fd)
 
     def stream(self, run: Run, flow: Flow) -> Stream:
         raise SourceFault(Fault.FAILED, "local files are read by range")
 
     def _open(self, number: int) -> int:
-        with self._lock:
-            if number not in self._fds:
-                try:
-                    self._fds[number] = open_regular(self._paths[number])
-                except OSError as error:
-                    raise SourceFault(Fault.MISSING, f"{self._paths[number]}: {error.strerror}") from error
-            return self._fds[number]
+        path = self._paths[number]
+        try:
+            return open_regular(path)
+        except OSError as error:
+            raise SourceFault(Fault.MISSING, f"{path}: {error.strerror}") from error
 
     def files(self) -> Iterable[Path]:
         return tuple(self._paths)
 
     def close(self) -> None:
-        with self._lock:
-            for fd in self._fds.values():
-                with contextlib.suppress(OSError):
-                    os.close(fd)
-            self._fds.clear()
+        return

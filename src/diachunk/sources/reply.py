@@ -67,7 +67,8 @@ def check_status(status: int, headers: Mapping[str, str]) -> None:
         raise SourceFault(Fault.FAILED, reason)
 
 
-def _length(headers: Mapping[str, str]) -> int | None:
+def content_length(headers: Mapping[str, str]) -> int | None:
+    """Content-Length in bytes (RFC 9110, 8.6); None when absent or no length of anything real."""
     text = headers.get("Content-Length", "").strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
@@ -86,7 +87,7 @@ def check_range(status: int, headers: Mapping[str, str], first: int, size: int, 
     encoding = headers.get("Content-Encoding", "identity").strip().lower() or "identity"
     if encoding != "identity":
         raise SourceFault(Fault.GARBLED, f"sent it {encoding}-encoded although identity was asked")
-    length = _length(headers)
+    length = content_length(headers)
     if status == 200:
         _check_whole(headers, length, file_size)
         if (first, size) != (0, file_size):

@@ -57,10 +57,10 @@ class Collector:
             max_bytes: also as many as it takes until the blobs fit into this.
 
         Raises:
-            StoreError: the disk refused.
+            StoreError: the disk refused, or a manifest cannot be read: then nobody knows what it needs.
         """
         catalog = self._store.catalog
-        kept = {manifest.id: manifest for manifest in catalog.manifests()}
+        kept = {manifest_id: catalog.get(manifest_id) for manifest_id in catalog.ids()}
         roots = {ref.manifest_id for ref in catalog.refs()} | catalog.pins() | self._pinned
         for manifest in list(kept.values()):
             age = self._now - catalog.used_at(manifest.id)
@@ -98,8 +98,11 @@ class Collector:
         for directory in sorted(each for each in blobs.iterdir() if each.is_dir() and len(each.name) == 2):
             for path in sorted(directory.iterdir()):
                 self._consider(path, needed)
-        for path in [*blobs.glob(".ingest-*.tmp"), *self._store.root.glob("*/.*.tmp")]:
-            if self._now - path.lstat().st_mtime > GRACE_S:
+        nested = [
+            each for name in ("refs", "snapshots") for each in (self._store.root / name).rglob(".*.tmp")
+        ]
+        for path in sorted({*self._store.root.glob("*/.*.tmp"), *nested}):
+            if self._is_old(path):
                 self._remove("leftover", path)
         for digest in self._store.blobs.adopted.digests():
             for file in self._store.blobs.adopted.get(digest):
@@ -111,13 +114,12 @@ class Collector:
         try:
             digest = parse_digest(head)
         except ValueError:
-            if self._now - path.lstat().st_mtime > GRACE_S and path.is_file():
+            if self._is_old(path) and not path.is_dir():
                 self._remove("leftover", path)
             return
         if rest.endswith("partial"):
             done = digest in needed and self._store.layout.blob(digest).exists()
-            young = self._now - path.lstat().st_mtime <= GRACE_S
-            if (digest in needed and not done) or young or held_by_another(path) is not None:
+            if (digest in needed and not done) or not self._is_old(path) or held_by_another(path) is not None:
                 self.collected.kept_bytes += _disk_bytes(path)
             else:
                 self._remove("partial", path)
@@ -125,6 +127,13 @@ class Collector:
             self.collected.kept_bytes += _disk_bytes(path)
         else:
             self._remove("blob" if not rest else "record", path)
+
+    def _is_old(self, path: Path) -> bool:
+        """Whether nobody can be busy with it any more; False if it is gone."""
+        try:
+            return self._now - path.lstat().st_mtime > GRACE_S
+        except FileNotFoundError:
+            return False
 
     def _remove(self, kind: str, path: Path) -> None:
         self._note(kind, path.name, _disk_bytes(path))

@@ -101,8 +101,14 @@ class Desk:
         with self.changed:
             if self.active.pop(flow, None) is not None:
                 self.schedule.finish(flow.claim, fault, detail, retry_after_s)
-                # The calling lane asks for more at once; one sleeper may find room or returned work as well.
-                self.changed.notify()
+                health = self.schedule.health(flow.claim.source)
+                # The calling lane asks for more at once, so one that sleeps is woken only for more than that.
+                if (
+                    fault is not None
+                    or flow.claim.bad_items
+                    or health.in_flight + 1 < health.concurrency.limit
+                ):
+                    self.changed.notify()
 
     def accept(self, flow: LaneFlow, item: int) -> bool:
         """A verified chunk arrived; True if it is the first copy. Losers of a hedge are woken."""

@@ -139,7 +139,8 @@ class Session:
         lane.start()
 
     def _over(self) -> bool:
-        return self.desk.error is not None or not any(lane.is_alive() for lane in self._lanes)
+        working = any(lane.is_alive() and not lane.seat.abandoned for lane in self._lanes)
+        return self.desk.error is not None or not working
 
     def _watch(self) -> None:
         """Stops requests that give nothing; replaces lanes that cannot even be woken (a DNS lookup, say)."""

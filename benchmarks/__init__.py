@@ -1,0 +1,1 @@
+"""What the project claims, measured: `make bench`."""

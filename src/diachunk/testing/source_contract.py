@@ -1,0 +1,300 @@
+"""The suite that every source must pass, built-in or plug-in.
+
+Inherit in a pytest file, say how to make a source that serves a directory, and the tests run:
+
+    class TestZipOrigin(SourceContract):
+        def make_source(self, root: Path) -> Source:
+            return ZipOrigin(...)
+
+What is promised stands on `diachunk.sources.base.Source` and `Flow`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from typing import ClassVar
+
+from diachunk.digest import digest_of
+from diachunk.limits import CHUNK_BYTES, KiB
+from diachunk.manifest import ChunkList
+from diachunk.schedule.health import Fault, Tier
+from diachunk.schedule.work import BlobFacts, Run, WorkList
+from diachunk.sources.base import Source, SourceFault
+
+_SLICES = (64 * KiB, 100_000, 7, 256 * KiB)
+_GUARD = b"\xa5" * 64
+_PATIENCE_S = 20.0
+
+
+def _bytes_of(name: str, size: int) -> bytes:
+    return (blake2b(name.encode()).digest() * (size // 64 + 1))[:size]
+
+
+def _facts(component: str, path: str, sizes: list[int]) -> BlobFacts:
+    data = _bytes_of(path, sum(sizes))
+    pieces, at = [], 0
+    for size in sizes:
+        pieces.append((size, digest_of(data[at : at + size])))
+        at += size
+    return BlobFacts(digest_of(data), len(data), ChunkList.of(pieces), component, path)
+
+
+class RecordingFlow:
+    """A `Flow` that checks what a source asks and says, and stops it after so many bytes.
+
+    Attributes:
+        advanced_bytes: what the source said that it read.
+        wake: what the source registered last to be woken with.
+    """
+
+    def __init__(self, slack_bytes: int = 0, *, stop_after: int | None = None, wakes: bool = False) -> None:
+        self.advanced_bytes = 0
+        self.advances_after_stop = 0
+        self.stopped: SourceFault | None = None
+        self.wake: Callable[[], None] | None = None
+        self.on_advance: Callable[[], None] = lambda: None
+        self._slack_bytes = slack_bytes
+        self._stop_after = stop_after
+        self._wakes = wakes
+        self._slice = 0
+        self._asked = 0
+
+    def slice_bytes(self) -> int:
+        if self.stopped:
+            raise self.stopped
+        self._asked += 1
+        self._slice = _SLICES[self._asked % len(_SLICES)]
+        return self._slice
+
+    def advance(self, size_bytes: int) -> None:
+        assert self._slice, "a read without having asked slice_bytes before"
+        allowed = max(self._slice, self._slack_bytes)
+        assert 0 < size_bytes <= allowed, f"a slice of {size_bytes} bytes, {self._slice} allowed"
+        self._slice = 0
+        self.advances_after_stop += self.stopped is not None
+        self.advanced_bytes += size_bytes
+        self.on_advance()
+        if self._stop_after is not None and self.advanced_bytes >= self._stop_after:
+            if self._wakes and self.wake:
+                self.wake()
+            self.stopped = self.stopped or SourceFault(Fault.CANCELLED, "")
+            raise self.stopped
+
+    def on_cancel(self, wake: Callable[[], None]) -> None:
+        self.wake = wake
+
+
+def fault_of(source: Source, run: Run, slack_bytes: int = 0) -> SourceFault | None:
+    """The fault of filling a run, or None if it was filled."""
+    try:
+        source.fill(run, 0, memoryview(bytearray(run.size)), RecordingFlow(slack_bytes))
+    except SourceFault as fault:
+        return fault
+    return None
+
+
+class SourceContract:
+    """Inherit this, and override what is below.
+
+    Attributes:
+        secrets: credentials that the source was made with; its label must not show them.
+        checks_file_size: whether it can tell that a file is longer than it should be.
+        slack_bytes: the largest slice it reads although a smaller one was asked for. Files only.
+    """
+
+    secrets: ClassVar[tuple[str, ...]] = ()
+    checks_file_size: ClassVar[bool] = True
+    slack_bytes: ClassVar[int] = 0
+
+    work: ClassVar[WorkList] = WorkList(
+        [
+            _facts("model", "weights.bin", [CHUNK_BYTES, CHUNK_BYTES // 4 + 13, 70_001, 1]),
+            _facts("model", "deep/er/na me %é#?+&.bin", [1000, 3]),
+            _facts("vocoder", "weights.bin", [300 * KiB]),
+            _facts("", "config.json", [5]),
+        ]
+    )
+    """The files that `make_source` has to serve."""
+
+    def make_source(self, root: Path) -> Source:
+        """A source that serves the files below `root`, which lie there as `<component>/<path>`."""
+        raise NotImplementedError
+
+    # --- helpers -------------------------------------------------------------------------------------------
+
+    def _where(self, root: Path, blob: int) -> Path:
+        facts = self.work.blobs[blob]
+        return root / facts.component / facts.path
+
+    @contextmanager
+    def _serving(self, root: Path, change: Callable[[Path], object] | None = None) -> Iterator[Source]:
+        """The source over all files, after `change` was made to the file of blob 0."""
+        for number, facts in enumerate(self.work.blobs):
+            path = self._where(root, number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(_bytes_of(facts.path, facts.size))
+        if change:
+            change(self._where(root, 0))
+        source = self.make_source(root)
+        try:
+            yield source
+        finally:
+            source.close()
+
+    def _runs(self) -> list[Run]:
+        """Each item alone, and what follows on one another as far as one request goes."""
+        runs = [self.work.run(item, 1) for item in range(len(self.work))]
+        return [*runs, self.work.run(1, 3), self.work.run(4, 2)]
+
+    def _wanted(self, run: Run) -> bytes:
+        return _bytes_of(run.blob.path, run.blob.size)[run.offset : run.offset + run.size]
+
+    def _check_fill(self, source: Source, run: Run, start: int = 0) -> None:
+        size = run.size - start
+        buffer = bytearray(_GUARD + bytes(size) + _GUARD)
+        flow = RecordingFlow(self.slack_bytes)
+        source.fill(run, start, memoryview(buffer)[len(_GUARD) : len(_GUARD) + size], flow)
+        what = f"{run.blob.path} at {run.offset} from {start}"
+        assert buffer[len(_GUARD) : -len(_GUARD)] == self._wanted(run)[start:], f"{what}: other bytes"
+        assert buffer.startswith(_GUARD), f"{what}: wrote before the view"
+        assert buffer.endswith(_GUARD), f"{what}: wrote past the view"
+        assert flow.advanced_bytes == size, f"{what}: said {flow.advanced_bytes} of {size} bytes"
+
+    # --- the bytes -----------------------------------------------------------------------------------------
+
+    def test_a_run_is_filled_with_exactly_its_bytes_and_each_slice_is_told(self, tmp_path: Path) -> None:
+        with self._serving(tmp_path) as source:
+            for run in self._runs():
+                self._check_fill(source, run)
+
+    def test_a_resumed_run_goes_on_from_where_it_was(self, tmp_path: Path) -> None:
+        with self._serving(tmp_path) as source:
+            for run in self._runs():
+                for start in {1, run.size // 2, run.size - 1} - {run.size, 0}:
+                    self._check_fill(source, run, start)
+
+    def test_many_threads_may_fill_at_once(self, tmp_path: Path) -> None:
+        with self._serving(tmp_path) as source, ThreadPoolExecutor(8) as pool:
+            jobs = [pool.submit(self._check_fill, source, run) for run in self._runs() * 4]
+            for job in jobs:
+                job.result(_PATIENCE_S)
+
+    def test_bytes_are_not_judged(self, tmp_path: Path) -> None:
+        wrong = _bytes_of("something else", self.work.blobs[0].size)
+        with self._serving(tmp_path, lambda path: path.write_bytes(wrong)) as source:
+            run = self.work.run(1, 2)
+            buffer = bytearray(run.size)
+            source.fill(run, 0, memoryview(buffer), RecordingFlow(self.slack_bytes))
+            assert buffer == wrong[run.offset : run.offset + run.size]
+
+    def test_a_whole_file_is_streamed_or_that_is_refused(self, tmp_path: Path) -> None:
+        with self._serving(tmp_path) as source:
+            run, flow = self.work.run(0, 4), RecordingFlow(self.slack_bytes)
+            try:
+                stream = source.stream(run, flow)
+            except SourceFault:
+                return
+            data = bytearray(run.size)
+            for ref in run.refs:
+                stream.read_into(memoryview(data)[ref.offset : ref.end], flow)
+            stream.close()
+            assert data == self._wanted(run)
+            assert flow.advanced_bytes == run.size
+
+    # --- what is wrong at the other end --------------------------------------------------------------------
+
+    def test_a_missing_file_is_missing_and_the_others_are_not(self, tmp_path: Path) -> None:
+        with self._serving(tmp_path, lambda path: path.unlink()) as source:
+            fault = fault_of(source, self.work.run(0, 1), self.slack_bytes)
+            assert fault is not None, "filled from nothing"
+            assert fault.fault is Fault.MISSING, fault.fault
+            assert fault.detail, "no word for people"
+            self._check_fill(source, self.work.run(4, 1))
+
+    def test_a_shorter_file_is_a_fault(self, tmp_path: Path) -> None:
+        short = bytes(CHUNK_BYTES + 5)
+        with self._serving(tmp_path, lambda path: path.write_bytes(short)) as source:
+            for first in (1, 2, 3):
+                fault = fault_of(source, self.work.run(first, 1), self.slack_bytes)
+                assert fault is not None, "filled with more than there is"
+                assert fault.fault is not Fault.CANCELLED
+
+    def test_a_longer_file_is_a_fault(self, tmp_path: Path) -> None:
+        with self._serving(tmp_path, lambda path: path.write_bytes(path.read_bytes() + b"x")) as source:
+            fault = fault_of(source, self.work.run(0, 1), self.slack_bytes)
+            assert fault is not None or not self.checks_file_size, "took another file for this one"
+
+    def test_a_directory_in_the_files_place_is_a_fault(self, tmp_path: Path) -> None:
+        def replace(path: Path) -> None:
+            path.unlink()
+            path.mkdir()
+
+        with self._serving(tmp_path, replace) as source:
+            assert fault_of(source, self.work.run(0, 1), self.slack_bytes) is not None
+
+    # --- stopping ------------------------------------------------------------------------------------------
+
+    def test_a_cancelled_request_ends_with_that_very_fault_and_reads_no_more(self, tmp_path: Path) -> None:
+        with self._serving(tmp_path) as source:
+            run = self.work.run(0, 1)
+            for wakes, stop_after in ((False, 1), (True, 1), (False, 500_000), (True, 500_000)):
+                flow = RecordingFlow(self.slack_bytes, stop_after=stop_after, wakes=wakes)
+                caught: SourceFault | None = None
+                try:
+                    source.fill(run, 0, memoryview(bytearray(run.size)), flow)
+                except SourceFault as fault:
+                    caught = fault
+                assert caught is not None, "went on after it was cancelled"
+                assert caught is flow.stopped, f"made {caught.fault} of it"
+                assert not flow.advances_after_stop
+                self._check_fill(source, self.work.run(1, 3))
+
+    def test_waking_a_request_that_has_ended_does_nothing(self, tmp_path: Path) -> None:
+        with self._serving(tmp_path) as source:
+            run, flow = self.work.run(4, 2), RecordingFlow(self.slack_bytes)
+            source.fill(run, 0, memoryview(bytearray(run.size)), flow)
+            if flow.wake:
+                flow.wake()
+            self._check_fill(source, run)
+
+    def test_closing_ends_requests_that_are_under_way_and_may_be_repeated(self, tmp_path: Path) -> None:
+        with self._serving(tmp_path) as source:
+            run, flow = self.work.run(0, 1), RecordingFlow(self.slack_bytes)
+            flow.on_advance = source.close
+            done = threading.Event()
+            wrong: list[BaseException] = []
+
+            def fill() -> None:
+                buffer = bytearray(run.size)
+                try:
+                    source.fill(run, 0, memoryview(buffer), flow)
+                    assert buffer == self._wanted(run), "other bytes after close"
+                except SourceFault:
+                    pass
+                except BaseException as error:  # noqa: BLE001 - told on the test's own thread
+                    wrong.append(error)
+                done.set()
+
+            threading.Thread(target=fill, daemon=True).start()
+            assert done.wait(_PATIENCE_S), "still reads long after close"
+            assert not wrong, wrong
+            source.close()
+
+    # --- what people see -----------------------------------------------------------------------------------
+
+    def test_its_label_is_short_and_shows_no_credentials(self, tmp_path: Path) -> None:
+        with self._serving(tmp_path) as source:
+            assert 0 < len(source.label) < 300
+            assert source.label.isprintable()
+            assert not [each for each in self.secrets if each in source.label]
+            fault = fault_of(source, self.work.run(0, 1), self.slack_bytes)
+            assert fault is None or not [each for each in self.secrets if each in fault.detail]
+
+    def test_its_tier_says_what_a_chunk_costs(self, tmp_path: Path) -> None:
+        with self._serving(tmp_path) as source:
+            assert source.tier in tuple(Tier)
