@@ -67,6 +67,24 @@ def test_a_single_source_is_not_hedged_for_being_slow() -> None:
     assert not bench.hedges
 
 
+def test_a_request_is_doubled_at_its_own_source_only_when_nothing_comes_any_more() -> None:
+    clock = [0.0]
+    schedule = Schedule(chunks_of_4_mib(2), DEFAULT, lambda: clock[0], random.Random(1))
+    schedule.add("a", Tier.NETWORK)
+    slow, quick = asked(schedule.claim()), asked(schedule.claim())
+    clock[0] = 0.1
+    schedule.received(slow, 1000, 0.1)
+    schedule.received(quick, CHUNK_BYTES, 0.1)
+    schedule.verified(quick, quick.run.first)
+    schedule.finish(quick)
+    for second in range(1, 5):
+        clock[0] = float(second)
+        schedule.received(slow, 1000, clock[0])
+        assert not isinstance(schedule.claim(), Claim), "slow, but its line is what it is"
+    clock[0] = 5.5
+    assert asked(schedule.claim()).hedge
+
+
 def test_a_hedge_that_fails_loses_nothing() -> None:
     def fails_as_hedge(request: Request) -> Answer:
         return Answer(Fault.FAILED) if request.claim.hedge else GOOD

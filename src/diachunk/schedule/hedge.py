@@ -41,11 +41,14 @@ def pick_hedge(
     remaining_s, number = slowest
     left = [item for item in claims[number].run.items if board.is_in_flight(item)]
     items = range(left[0], left[-1] + 1)
+    silent = now - claims[number].last_byte_at > _SILENT_S
     size = sum(board.work.size(item) for item in items)
     if size > budget_bytes:
         return None
     for source in ready:
         candidate = board.sources[source]
+        if source == claims[number].source and not silent:
+            continue  # A second request there would only share its line; a hung connection is another matter.
         if _can_serve(board, candidate, items):
             expected_s = size / candidate.health.request_bps
             if remaining_s > 2 * expected_s + _MARGIN_S:

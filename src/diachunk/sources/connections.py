@@ -121,6 +121,7 @@ class Connections:
             # A kept-alive connection that the server closed just now is no fault: once more, on a fresh one.
             if isinstance(error, urllib3.exceptions.IncompleteRead) or not _closed_before_reply(error):
                 raise
+            flow.slice_bytes()
             return self._send(pool, url, headers)
         finally:
             _waiting.flow = None

@@ -124,6 +124,7 @@ class HttpOrigin:
         try:
             return self._connections.get(url, headers, flow)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            flow.slice_bytes()  # when it was stopped, that is the reason
             raise fault_of(error) from error
 
 
