@@ -65,9 +65,7 @@ def test_removing_one_checkpoint_frees_its_own_blobs_and_keeps_shared_ones(
         diachunk.fetch(one.target, home=home)
 
 
-def test_removing_something_unknown_removes_nothing(
-    pair: tuple[Checkpoint, Checkpoint], home: Path
-) -> None:
+def test_removing_something_unknown_removes_nothing(pair: tuple[Checkpoint, Checkpoint], home: Path) -> None:
     one, _ = pair
     fetch(one, str(one.root), home=home)
     with pytest.raises(UsageError):
@@ -171,7 +169,7 @@ def test_an_unfinished_fetch_is_kept_while_it_is_young_or_wanted(
 
 
 def test_after_a_gc_the_named_checkpoint_is_whole(pair: tuple[Checkpoint, Checkpoint], home: Path) -> None:
-    one, two = pair
+    one, _ = pair
     diachunk.publish([f"m={one.root / 'm'}"], name="lab/one", home=home, copy=True)
     age(home, one, 100 * DAY_S)
     diachunk.gc(home=home)

@@ -161,18 +161,15 @@ def test_a_name_that_is_none_is_refused(source: Path, home: Path, name: str) -> 
     assert not home.exists() or everything_in(home) == []
 
 
-@pytest.mark.parametrize("file", ["a:b", "back\\slash", "new\nline", "tab\t", "Ünicode\u202e", "x" * 250 + ".json"])
+@pytest.mark.parametrize("file", ["a:b", "back\\slash", "new\nline", "tab\t", "Ünicode\u202e"])
 def test_a_file_name_that_cannot_stand_in_a_manifest_is_refused_before_anything_is_kept(
     tmp_path: Path, home: Path, file: str
 ) -> None:
     source = tree(tmp_path / "source", {"good.bin": b"good", file: b"bad"})
-    try:
-        done = diachunk.publish([source], name="lab/x", home=home)
-    except (ManifestError, UsageError) as error:
-        assert str(error).isprintable()
-        assert everything_in(home) == []
-    else:
-        assert file in {entry.path for _, entry in done.manifest.walk()}
+    with pytest.raises((ManifestError, UsageError)) as caught:
+        diachunk.publish([source], name="lab/x", home=home)
+    assert str(caught.value).isprintable()
+    assert everything_in(home) == []
 
 
 def test_a_file_name_that_is_no_text_is_refused_in_one_line(tmp_path: Path, home: Path) -> None:
@@ -215,7 +212,9 @@ def test_one_path_from_two_sources_is_refused(tmp_path: Path, home: Path) -> Non
         diachunk.publish([f"m={one}", f"m={two}"], name="lab/x", home=home)
 
 
-def test_a_manifest_that_cannot_be_written_is_one_clear_line(source: Path, home: Path, tmp_path: Path) -> None:
+def test_a_manifest_that_cannot_be_written_is_one_clear_line(
+    source: Path, home: Path, tmp_path: Path
+) -> None:
     with pytest.raises(StoreError, match="cannot write"):
         diachunk.publish([source], name="lab/x", home=home, out=tmp_path / "none" / "x.json")
 

@@ -17,6 +17,7 @@ from fixtures.watch import Told, fetch
 
 pytestmark = pytest.mark.loopback
 
+
 class Enough(Exception):
     """Raised by a callback."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from diachunk.testing.bad_server import BadServer
 from diachunk.testing.servers import Nginx
 from fixtures.checkpoints import Checkpoint, assert_same_files, assert_store_is_right, published, tree
 from fixtures.watch import failed_fetch, fetch
@@ -51,6 +52,13 @@ def test_a_template_says_where_component_and_path_go(small: Checkpoint, tmp_path
     with Nginx(tmp_path / "files") as origin:
         done = fetch(small, f"{origin.url}/v1/the%20{{component}}/{{path}}", home=home)
         assert_same_files(done.snapshot.directory, small)
+
+
+def test_a_query_of_a_prefix_goes_with_every_file(small: Checkpoint, home: Path) -> None:
+    with BadServer(small.root) as origin:
+        done = fetch(small, f"{origin.url}/?sig=abc", home=home)
+        assert {each.request.path.partition("?")[2] for each in origin.exchanges} == {"sig=abc"}
+    assert_same_files(done.snapshot.directory, small)
 
 
 @pytest.mark.parametrize("prefix", ["", "file://"])

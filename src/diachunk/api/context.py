@@ -71,8 +71,14 @@ class Context:
         from diachunk.sources.context import SourceContext
         from diachunk.sources.open import open_origins
         from diachunk.transfer.assemble import Assembly
+        from diachunk.transfer.progress import Notice
 
         config = self.config
+        if isinstance(origins, str):
+            origins = (origins,)
+        for root in config.stores:
+            if not any(store.root == root for store in self.lower_stores):
+                listener(Notice(f"store {root}: not there, or no store; nothing is taken from it"))
         return Assembly(
             self.store,
             destination,

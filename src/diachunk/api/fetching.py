@@ -21,7 +21,7 @@ from diachunk.transfer.progress import Listener, silent
 _FINAL_CHECKS = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Snapshot(os.PathLike[str]):
     """A complete checkpoint on this machine; usable wherever a directory path is.
 
@@ -36,6 +36,12 @@ class Snapshot(os.PathLike[str]):
 
     def __fspath__(self) -> str:
         return str(self.directory)
+
+    def __str__(self) -> str:
+        return str(self.directory)
+
+    def __repr__(self) -> str:
+        return f"<Snapshot {self.manifest.ref} {self.manifest.hex_id[:16]} at {self.directory}>"
 
     def path(self, name: str = "") -> Path:
         """The path of one file or component: `path("vocoder/model.safetensors")`.

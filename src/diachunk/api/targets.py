@@ -6,13 +6,14 @@ import enum
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from diachunk.api.context import Context, bundled_manifests
 from diachunk.digest import Digest, parse_digest
 from diachunk.errors import ManifestError, UsageError, from_os_error
 from diachunk.manifest import Manifest, decode
 from diachunk.manifest.names import is_name, parse_ref
-from diachunk.sources.context import SourceContext
+from diachunk.sources.context import SourceContext, split_url
 from diachunk.sources.document import fetch_document
 
 _ID = re.compile(r"[0-9a-f]{8,64}")
@@ -46,6 +47,8 @@ def resolve(text: str, context: Context, *, local: bool = False) -> Resolved:
         ManifestError: the file or URL holds no valid manifest.
         TransferIncomplete: the URL did not answer.
     """
+    if "\0" in text:
+        raise UsageError("a target cannot hold a NUL character")
     if text.startswith("hub:"):
         raise UsageError(
             f"{text}: this version does not read hubs", hint="publish the files, then fetch the manifest"
@@ -61,8 +64,11 @@ def resolve(text: str, context: Context, *, local: bool = False) -> Resolved:
 
 def _from_url(text: str, context: Context) -> Resolved:
     limits = context.config.limits
-    if text.startswith("file://"):
-        return Resolved(_from_file(Path(text.removeprefix("file://")), context), By.FILE)
+    split = split_url(text)
+    if split.scheme == "file":
+        if split.netloc not in ("", "localhost"):
+            raise UsageError(f"{text}: file:// takes no host", hint="file:///absolute/path")
+        return Resolved(_from_file(Path(unquote(split.path)), context), By.FILE)
     if not text.startswith(("http://", "https://")):
         raise UsageError(f"{text}: not an http(s) or file URL")
     data = fetch_document(text, SourceContext(limits), limits.manifest_bytes_max)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diachunk.digest import Digest
+from diachunk.errors import DiachunkError
 from diachunk.transfer.assemble import Report
 
 
@@ -55,6 +56,7 @@ class VerifyReport:
     checked_bytes: int
     elapsed_s: float
     repair: Report | None = None
+    repair_error: DiachunkError | None = None
 
     @property
     def ok(self) -> bool:

@@ -152,7 +152,7 @@ class _Walk:
     def _note(self, manifest: Manifest, destination: Destination, facts: BlobFacts, checked: Checked) -> None:
         if checked.right:
             if not self._subset:
-                self._prove(destination, facts)
+                self._prove(destination, facts, checked)
             self._add(manifest, destination, facts, checked, State.OK)
             return
         actual = checked.actual_size or 0
@@ -161,13 +161,14 @@ class _Walk:
             state = State.CUT_OFF if actual < facts.size else State.TOO_LONG
         self._add(manifest, destination, facts, checked, state)
 
-    def _prove(self, destination: Destination, facts: BlobFacts) -> None:
+    def _prove(self, destination: Destination, facts: BlobFacts, checked: Checked) -> None:
         try:
             holding = destination.find(facts)
         except StoreError:
             return  # right, but read through a link of the user's: no file of ours to note it for
-        if holding.path is not None and holding.presence is not Presence.PROVEN:
-            destination.prove(facts, holding)
+        unproven = holding.path == checked.path and holding.presence is not Presence.PROVEN
+        if unproven and checked.identity is not None:
+            destination.prove(facts, holding, checked.identity)
 
     def _add(
         self,
@@ -248,6 +249,8 @@ def _repair(
             raise
         except DiachunkError as error:
             failed = failed or error
+            for each in findings:
+                each.report = replace(each.report, why=error.message)
             continue
         context.store.snapshots.build(manifest)
         total.fetched_bytes += done.fetched_bytes
@@ -255,6 +258,4 @@ def _repair(
         total.elapsed_s += done.elapsed_s
         for each in findings:
             each.report = replace(each.report, repaired=True)
-    if failed is not None:
-        raise failed
-    return walk.report(total)
+    return replace(walk.report(total), repair_error=failed)

@@ -145,7 +145,10 @@ def _conclude(talk: Talk, report: VerifyReport, repair_command: str) -> None:
     if wrong:
         states = Counter(each.state.value for each in wrong)
         kinds = ", ".join(f"{number} {state}" for state, number in states.items())
-        talk.result(f"{len(wrong)} of {files} not right ({kinds}); run {repair_command}")
+        what_next = f"run {repair_command}"
+        if report.repair_error is not None:
+            what_next = f"not repaired: {report.repair_error.hint or report.repair_error.message}"
+        talk.result(f"{len(wrong)} of {files} not right ({kinds}); {what_next}")
     elif repaired:
         assert report.repair is not None
         fetched, reused = text.size(report.repair.fetched_bytes), text.size(report.repair.reused_bytes)

@@ -189,8 +189,14 @@ class Schedule:
         health.last_byte_at = now
 
     def take(self, claim: Claim, item: int) -> bool:
-        """For a stream that has reached `item`: whether it should keep those bytes."""
-        return item not in self._board.sources[claim.source].barred and self._board.take(item)
+        """For a stream that has reached `item`: whether it should keep those bytes.
+
+        Also what another request is to bring: it may fail, and the stream does not come by here again.
+        """
+        if item in self._board.sources[claim.source].barred or self._board.is_done(item):
+            return False
+        self._board.take(item)
+        return True
 
     def verified(self, claim: Claim, item: int) -> bool:
         """`item` arrived and matches its digest. True when it is the first copy, which then gets written."""

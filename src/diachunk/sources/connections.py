@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import ipaddress
@@ -39,7 +40,9 @@ def _refuse_private(sock: socket.socket | None) -> None:
     mapped = getattr(address, "ipv4_mapped", None) or address
     if not mapped.is_global:
         sock.close()
-        raise PrivateAddress(f"{address} is a private address that only the manifest names")
+        raise PrivateAddress(
+            f"{address} is a private address named by the manifest alone; say --origin if you trust it"
+        )
 
 
 _waiting = threading.local()
@@ -192,12 +195,13 @@ def credentials_for(host: str) -> str | None:
     """The Authorization header that the user's netrc holds for this very host, or None."""
     try:
         entry = netrc.netrc(os.environ.get("NETRC") or None).hosts.get(host)
-    except (OSError, netrc.NetrcParseError, RuntimeError):
+    except (OSError, netrc.NetrcParseError, RuntimeError, ValueError):
         return None
     if entry is None:
         return None
     login, _, password = entry
-    return make_headers(basic_auth=f"{login}:{password}")["authorization"]
+    # RFC 7617, 2.1: UTF-8, which urllib3's own helper does not do.
+    return "Basic " + base64.b64encode(f"{login}:{password}".encode()).decode("ascii")
 
 
 def _closed_before_reply(error: urllib3.exceptions.ProtocolError) -> bool:
@@ -220,7 +224,10 @@ def fault_of(error: BaseException, *, resumable: bool = False) -> SourceFault:
         if detail:
             detail = f"the proxy: {detail}" if through_proxy else detail
             stalled = isinstance(each, (TimeoutError, urllib3.exceptions.ReadTimeoutError)) and resumable
-            return SourceFault(Fault.STALLED if stalled else Fault.FAILED, detail, resumable=resumable)
+            kind = Fault.STALLED if stalled else Fault.FAILED
+            if isinstance(each, PrivateAddress):
+                kind = Fault.DENIED  # asking again changes nothing
+            return SourceFault(kind, detail, resumable=resumable)
     return SourceFault(Fault.FAILED, f"{type(error).__name__}: {error}"[:160], resumable=resumable)
 
 

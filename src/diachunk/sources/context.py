@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import SplitResult, urlsplit
 
+from diachunk.errors import UsageError
 from diachunk.limits import DEFAULT, Limits
 
 
@@ -19,3 +21,17 @@ class SourceContext:
 
     limits: Limits = DEFAULT
     named_by_user: bool = True
+
+
+def split_url(url: str) -> SplitResult:
+    """Splits a URL that a user or a manifest wrote.
+
+    Raises:
+        UsageError: it is none: an unclosed bracket, a port that is no number.
+    """
+    try:
+        split = urlsplit(url)
+        _ = split.port
+    except ValueError as error:
+        raise UsageError(f"{url}: not a URL ({error})") from error
+    return split

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from diachunk.errors import UsageError
 from diachunk.schedule.health import Fault, Tier
 from diachunk.schedule.work import Run
 from diachunk.sources.base import Flow, SourceFault, Stream
-from diachunk.sources.context import SourceContext
+from diachunk.sources.context import SourceContext, split_url
 from diachunk.sources.local import open_regular, read_exactly
 from diachunk.sources.template import OriginTemplate
 
@@ -21,7 +21,7 @@ class DirectoryOrigin:
     tier = Tier.NETWORK
 
     def __init__(self, url: str, context: SourceContext) -> None:
-        split = urlsplit(url)
+        split = split_url(url)
         if split.scheme == "file" and split.netloc not in ("", "localhost"):
             raise UsageError(f"origin {url}: file:// takes no host", hint="file:///absolute/path")
         self._template = OriginTemplate(unquote(split.path) if split.scheme == "file" else url, quote=False)

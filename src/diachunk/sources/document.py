@@ -12,7 +12,7 @@ from diachunk.sources.base import SourceFault
 from diachunk.sources.body import Body
 from diachunk.sources.context import SourceContext
 from diachunk.sources.http import HttpOrigin
-from diachunk.sources.reply import check_status
+from diachunk.sources.reply import check_status, is_page
 
 _SLICE_BYTES = 256 * KiB
 
@@ -64,6 +64,8 @@ def fetch_document(url: str, context: SourceContext, limit_bytes: int) -> bytes:
         body = Body(response, flow)
         try:
             check_status(response.status, response.headers)
+            if is_page(response.headers):
+                raise SourceFault(Fault.GARBLED, "an HTML page came back (a login page? a captive portal?)")
             data = body.read_all(limit_bytes)
         finally:
             body.discard()

@@ -16,7 +16,7 @@ from diachunk.schedule.work import Run
 from diachunk.sources.base import Flow, SourceFault, Stream
 from diachunk.sources.body import Body
 from diachunk.sources.connections import Connections, credentials_for, fault_of
-from diachunk.sources.context import SourceContext
+from diachunk.sources.context import SourceContext, split_url
 from diachunk.sources.reply import REDIRECTS, check_range, check_stream
 from diachunk.sources.template import OriginTemplate
 from diachunk.version import __version__
@@ -31,7 +31,7 @@ class HttpOrigin:
     tier = Tier.NETWORK
 
     def __init__(self, url: str, context: SourceContext) -> None:
-        split = urlsplit(url)
+        split = split_url(url)
         if split.scheme not in ("http", "https") or not split.hostname:
             raise UsageError(f"origin {url}: not an http(s) URL")
         if split.username is not None or split.password is not None:
@@ -51,6 +51,9 @@ class HttpOrigin:
         response = self._open(run, flow, {"Range": f"bytes={first}-{first + size - 1}"})
         body = Body(response, flow)
         try:
+            if response.status in (404, 410):
+                asked = redact(self._template.locate(run.blob.component, run.blob.path))
+                raise SourceFault(Fault.MISSING, f"{response.status} for {asked}")
             check_range(response.status, response.headers, first, size, run.blob.size)
             body.read_into(view)
             body.expect_end()
@@ -86,7 +89,17 @@ class HttpOrigin:
         stale_allowed = url != first_url
         for _ in range(self._limits.redirects_max + 1):
             flow.slice_bytes()
-            response = self._request(url, {**_HEADERS, **headers}, flow)
+            try:
+                response = self._request(url, {**_HEADERS, **headers}, flow)
+            except SourceFault:
+                # The mirror that a redirect led to may have died: ask the redirector where to go now.
+                with self._lock:
+                    self._resolved.pop(first_url, None)
+                if not stale_allowed:
+                    raise
+                stale_allowed = False
+                url = first_url
+                continue
             if response.status in REDIRECTS and response.headers.get("Location"):
                 response.close()
                 url = self._next_stop(url, response.headers["Location"])

@@ -21,6 +21,8 @@ def open_origin(text: str, context: SourceContext) -> Source:
     Raises:
         UsageError: it is none of these.
     """
+    if "\0" in text:
+        raise UsageError(f"origin {text}: not a URL")
     match = _SCHEME.match(text)
     if match is None:
         return _open_directory(text, context)

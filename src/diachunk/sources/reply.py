@@ -73,7 +73,8 @@ def content_length(headers: Mapping[str, str]) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
-def _is_page(headers: Mapping[str, str]) -> bool:
+def is_page(headers: Mapping[str, str]) -> bool:
+    """Whether a reply says of itself that it is an HTML page."""
     return headers.get("Content-Type", "").lower().startswith("text/html")
 
 
@@ -112,7 +113,7 @@ def check_stream(status: int, headers: Mapping[str, str], file_size: int) -> Non
 
 def _check_whole(headers: Mapping[str, str], length: int | None, file_size: int) -> None:
     if length is not None and length != file_size:
-        what = "an HTML page" if _is_page(headers) else "something else"
+        what = "an HTML page" if is_page(headers) else "something else"
         raise SourceFault(Fault.GARBLED, f"sent {what} of {length:,} bytes, not the file of {file_size:,}")
-    if length is None and _is_page(headers):
+    if length is None and is_page(headers):
         raise SourceFault(Fault.GARBLED, "sent an HTML page, not the file")

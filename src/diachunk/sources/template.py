@@ -29,4 +29,6 @@ class OriginTemplate:
         if self._templated:
             values = {"{component}": component, "{path}": path}
             return re.sub(r"\{component\}|\{path\}", lambda match: values[match[0]], self._text)
-        return "/".join(part for part in (self._text.rstrip("/"), component, path) if part)
+        # A query goes with every file: so storage services write a token for a whole folder.
+        prefix, mark, query = self._text.partition("?") if self._quote else (self._text, "", "")
+        return "/".join(part for part in (prefix.rstrip("/"), component, path) if part) + mark + query

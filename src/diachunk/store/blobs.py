@@ -65,42 +65,55 @@ class Blobs:
             return claimed
         return Holding(Presence.PARTIAL if self.layout.partials(digest) else Presence.ABSENT)
 
-    def prove(self, digest: Digest, holding: Holding, chunk_list: Digest) -> None:
-        """Every chunk of this list was verified on the held file just now: stamps it."""
-        assert holding.path is not None
-        status = holding.path.stat()
+    def prove(self, digest: Digest, holding: Holding, chunk_list: Digest, identity: Stamp) -> None:
+        """Every chunk of this list was verified on the held file: stamps it.
+
+        `identity` is the file as it was *before* it was read, so that a change meanwhile is never stamped.
+        """
         if holding.adopted is not None:
-            stamp = holding.adopted.stamp.adding(chunk_list=chunk_list)
+            same = replace(holding.adopted.stamp, lists=(), blake3="", sha256="", verified_at=0.0) == identity
+            stamp = (holding.adopted.stamp if same else identity).adding(chunk_list=chunk_list)
             self.adopted.put(digest, replace(holding.adopted, stamp=stamp))
             return
         old = read_stamp(self.layout.stamp(digest))
-        stamp = old if old is not None and old.matches(status) else Stamp.of(status)
+        bare = None if old is None else replace(old, lists=(), blake3="", sha256="", verified_at=0.0)
+        stamp = old if old is not None and bare == identity else identity
         write_stamp(self.layout.files, self.layout.stamp(digest), stamp.adding(chunk_list=chunk_list))
 
     def disown(self, digest: Digest, file: AdoptedFile) -> None:
         """An adopted file is damaged or changed: the store no longer counts on it. It is left alone."""
         self.adopted.drop(digest, file.path)
 
-    def demote(self, digest: Digest, chunks: ChunkList) -> None:
+    def demote(self, digest: Digest, chunks: ChunkList) -> bool:
         """Renames a damaged blob of ours to its partial, so that repairing it is an ordinary fetch.
 
         What is no regular file (a directory or link in the blob's place) is moved aside, never followed.
+
+        Returns:
+            Whether the blob became the partial.
         """
         own = self.layout.blob(digest)
         partial = self.layout.partial(digest, chunks.id)
         try:
             self.layout.files.unlink(self.layout.stamp(digest))
             status = os.stat(own, follow_symlinks=False)
-            if stat.S_ISREG(status.st_mode):
-                os.chmod(own, self.layout.files.file_mode)
+            regular = stat.S_ISREG(status.st_mode)
+            try:
+                if regular:
+                    os.chmod(own, self.layout.files.file_mode)
+            except PermissionError:
+                # Another user's file in a shared store: it cannot be written, but its name can be given away.
+                regular = False
+            if regular:
                 self.layout.files.rename(own, partial)
             else:
                 self._move_aside(own)
             self.layout.files.flush_dir(own.parent)
         except FileNotFoundError:
-            return
+            return False
         except OSError as error:
             raise from_os_error(error, "repair", own) from error
+        return regular
 
     def _move_aside(self, own: Path) -> None:
         self.layout.files.rename(own, own.with_name(f".{own.name[:32]}.moved-aside-{secrets.token_hex(4)}"))
@@ -169,10 +182,15 @@ class Blobs:
         write_stamp(self.layout.files, self.layout.stamp(digest), stamp)
 
     def whole_file_matches(self, digest: Digest, path: Path) -> bool:
-        """Hashes a whole file, for when two chunk lists contradict each other."""
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        """Hashes a whole file, for when two chunk lists contradict each other. An unreadable one does not match."""
         try:
-            return hash_file(fd) == digest
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            return False
+        try:
+            return stat.S_ISREG(os.fstat(fd).st_mode) and hash_file(fd) == digest
+        except OSError:
+            return False
         finally:
             os.close(fd)
 

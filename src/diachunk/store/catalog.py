@@ -37,10 +37,11 @@ class Catalog:
 
     def add(self, manifest: Manifest) -> None:
         """Keeps a manifest, in place of a damaged one of that id; a good one is left as it is."""
-        if self._why_broken(manifest.id) is not None:
-            path = self._layout.manifest(manifest.id)
-            self._layout.files.replace_text(path, encode(manifest), durable=True)
-        self.touch(manifest.id)
+        with self._layout.guard(sweeping=False):
+            if self._why_broken(manifest.id) is not None:
+                path = self._layout.manifest(manifest.id)
+                self._layout.files.replace_text(path, encode(manifest), durable=True)
+            self.touch(manifest.id)
 
     def get(self, manifest_id: Digest) -> Manifest:
         """Reads a manifest back.

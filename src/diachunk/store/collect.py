@@ -59,6 +59,10 @@ class Collector:
         Raises:
             StoreError: the disk refused, or a manifest cannot be read: then nobody knows what it needs.
         """
+        with self._store.layout.guard(sweeping=True):
+            return self._collect(older_than_s, max_bytes)
+
+    def _collect(self, older_than_s: float | None, max_bytes: int | None) -> Collected:
         catalog = self._store.catalog
         kept = {manifest_id: catalog.get(manifest_id) for manifest_id in catalog.ids()}
         roots = {ref.manifest_id for ref in catalog.refs()} | catalog.pins() | self._pinned
@@ -123,7 +127,8 @@ class Collector:
                 self.collected.kept_bytes += _disk_bytes(path)
             else:
                 self._remove("partial", path)
-        elif digest in needed:
+        elif digest in needed or path.lstat().st_ctime >= self._now:
+            # Needed, or it arrived since we looked: then what needs it may be unknown to us.
             self.collected.kept_bytes += _disk_bytes(path)
         else:
             self._remove("blob" if not rest else "record", path)

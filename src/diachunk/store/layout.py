@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import secrets
 import stat
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from diachunk.digest import Digest
@@ -15,6 +19,7 @@ from diachunk.store.mounts import is_network, this_host
 
 FORMAT = 1
 _MARK = "store.json"
+_GUARD_S = 10.0
 _DIRECTORIES = ("blobs", "manifests", "refs", "pins", "adopted", "snapshots")
 
 
@@ -52,6 +57,8 @@ class Layout:
                 raise StoreError(f"{root} is not a diachunk store")
             if mark is None:
                 mark = cls._create(root, files)
+            for name in _DIRECTORIES if create else ():
+                files.make_dirs(root / name, root)
         except OSError as error:
             raise from_os_error(error, "open the store", root) from error
         return cls(root, files, cls._check(root, mark))
@@ -87,6 +94,32 @@ class Layout:
             )
         return store_id
 
+    @contextlib.contextmanager
+    def guard(self, *, sweeping: bool) -> Iterator[None]:
+        """Keeps a collection and the arrival of a manifest apart: a sweep holds it alone, arrivals together.
+
+        Waits a bounded time. Where locks do nothing a fetch still looks at its files once more when it is done.
+        """
+        try:
+            fd = os.open(self.root / ".guard", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, self.files.file_mode)
+        except OSError:
+            yield
+            return
+        kind = fcntl.LOCK_EX if sweeping else fcntl.LOCK_SH
+        until = time.monotonic() + _GUARD_S
+        try:
+            while time.monotonic() < until:
+                try:
+                    fcntl.flock(fd, kind | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    time.sleep(0.02)
+                except OSError:
+                    break
+            yield
+        finally:
+            os.close(fd)
+
     # --- where things lie ----------------------------------------------------------------------------------
 
     def blob_dir(self, digest: Digest) -> Path:
@@ -108,7 +141,13 @@ class Layout:
 
     def partials(self, digest: Digest) -> list[Path]:
         """All partials of a blob, those of other chunk lists and hosts included."""
-        return sorted(self.blob_dir(digest).glob(f"{digest.hex()}.*.partial"))
+        directory, head = self.blob_dir(digest), f"{digest.hex()}."
+        try:
+            names = os.listdir(directory)
+        except FileNotFoundError:
+            return []
+        found = (name for name in names if name.startswith(head) and name.endswith(".partial"))
+        return [directory / name for name in sorted(found)]
 
     def adopted(self, digest: Digest) -> Path:
         return self.root / "adopted" / digest.hex()

@@ -5,6 +5,7 @@ Fetch, resume, dedup and repair are this one function: they differ in what lies 
 
 from __future__ import annotations
 
+import os
 import resource
 import time
 from collections.abc import Sequence
@@ -46,6 +47,20 @@ class Report:
     elapsed_s: float = 0.0
     repaired: list[Checked] = field(default_factory=list)
     sources: tuple[Health, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Chunks verified a moment ago on a file that then became a partial. True of that very file only."""
+
+    bits: Bitmap
+    device: int
+    inode: int
+
+    def bits_on(self, partial: Partial) -> Bitmap | None:
+        """The chunks, if `partial` is still that file; another process may have removed it and made a new one."""
+        status = os.fstat(partial.fd)
+        return self.bits if (status.st_dev, status.st_ino) == (self.device, self.inode) else None
 
 
 def wanted(manifest: Manifest, components: frozenset[str] | None, *, merged: bool) -> list[BlobFacts]:
@@ -97,8 +112,8 @@ class Assembly:
         started_at = time.monotonic()
         self.report.total_bytes = sum(facts.size for facts in files)
         try:
-            good = {id(each.facts): self._give_up(each) for each in damaged}
-            missing = [(facts, bits or good.get(id(facts))) for facts, bits in self._prove_claims(files)]
+            kept = {id(each.facts): self._give_up(each) for each in damaged}
+            missing = [(facts, each or kept.get(id(facts))) for facts, each in self._prove_claims(files)]
             self._check_space([facts for facts, _ in missing])
             at_once = _files_at_once()
             for start in range(0, len(missing), at_once):
@@ -107,7 +122,7 @@ class Assembly:
         finally:
             self.report.elapsed_s = time.monotonic() - started_at
 
-    def _make_batch(self, missing: Sequence[tuple[BlobFacts, Bitmap | None]]) -> None:
+    def _make_batch(self, missing: Sequence[tuple[BlobFacts, Kept | None]]) -> None:
         for _ in range(_ROUNDS_MAX):
             waiting = self._round(missing)
             if waiting:
@@ -119,13 +134,13 @@ class Assembly:
 
     # --- what is here already ------------------------------------------------------------------------------
 
-    def _prove_claims(self, files: Sequence[BlobFacts]) -> list[tuple[BlobFacts, Bitmap | None]]:
+    def _prove_claims(self, files: Sequence[BlobFacts]) -> list[tuple[BlobFacts, Kept | None]]:
         """Sorts files into present and missing; complete files without proof are read and proven or given up.
 
         Returns:
-            The missing ones, each with the chunks that were verified on it a moment ago.
+            The missing ones, each with what was verified on its partial a moment ago.
         """
-        missing: list[tuple[BlobFacts, Bitmap | None]] = []
+        missing: list[tuple[BlobFacts, Kept | None]] = []
         claimed: list[tuple[BlobFacts, Holding, Path]] = []
         for facts in files:
             holding = self._destination.find(facts)
@@ -140,31 +155,40 @@ class Assembly:
             self._listener(Notice(f"reading {size / 1e6:,.1f} MB that are here but not proven yet"))
             checks = check_files([(facts, path) for facts, _, path in claimed], self._limits)
             for checked, (facts, holding, _) in zip(checks, claimed, strict=True):
-                if checked.right:
-                    self._destination.prove(facts, holding)
+                if checked.right and checked.identity is not None:
+                    self._destination.prove(facts, holding, checked.identity)
                     self._count_present(facts)
                 else:
                     missing.append((facts, self._give_up(checked)))
         return missing
 
-    def _give_up(self, checked: Checked) -> Bitmap | None:
+    def _give_up(self, checked: Checked) -> Kept | None:
         """Makes room for a good file; what is good in the damaged one stays a source.
 
         Returns:
-            The chunks that stand verified in the new partial, if the damaged file became it.
+            What stands verified in the new partial, if the damaged file became it.
+
+        Raises:
+            ManifestError: the file is what its digest says, so it is the manifest that is wrong.
         """
         facts = checked.facts
         holding = self._destination.find(facts)
-        same_size = checked.actual_size == facts.size
-        if same_size and checked.bad and self._store.blobs.whole_file_matches(facts.digest, checked.path):
+        if holding.path is None or checked.identity is None or not checked.still_there:
+            # Not the file that was read: mended, replaced or removed since. What is there now is looked at anew.
+            return None
+        if self._store.blobs.whole_file_matches(facts.digest, checked.path):
+            again = check_files([(facts, checked.path)], self._limits)[0]
+            if again.right and again.identity is not None:
+                self._destination.prove(facts, holding, again.identity)
+                return None
             raise ManifestError(
-                f"{facts.label}: the manifest's chunks contradict the whole file's digest, which is right",
-                hint="do not use this manifest",
+                f"{facts.label}: the file here is what its digest says, and the manifest's chunks contradict it",
+                hint="do not use this manifest; the file was left alone",
             )
-        self._destination.give_up_on(facts, holding)
+        became_partial = self._destination.give_up_on(facts, holding)
         self.report.repaired.append(checked)
-        if self._destination.partial(facts).exists() and not checked.path.exists():
-            return checked.good
+        if became_partial:
+            return Kept(checked.good, checked.identity.device, checked.identity.inode)
         self._salvage.append(checked)
         return None
 
@@ -178,18 +202,18 @@ class Assembly:
 
     # --- one round -----------------------------------------------------------------------------------------
 
-    def _round(self, missing: Sequence[tuple[BlobFacts, Bitmap | None]]) -> list[BlobFacts]:
+    def _round(self, missing: Sequence[tuple[BlobFacts, Kept | None]]) -> list[BlobFacts]:
         """Fills every file whose partial nobody else holds; returns the others."""
         opened: list[tuple[BlobFacts, Partial, Bitmap | None]] = []
         waiting: list[BlobFacts] = []
         try:
-            for facts, good in missing:
+            for facts, kept in missing:
                 partial = self._destination.open(facts)
                 if self._destination.find(facts).path is not None:
                     # A neighbour completed it since we looked: what we opened is a fresh, empty name.
                     partial.discard()
                 elif partial.locked:
-                    opened.append((facts, partial, good))
+                    opened.append((facts, partial, kept.bits_on(partial) if kept else None))
                 else:
                     partial.close()
                     waiting.append(facts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from diachunk.bitmap import Bitmap
 from diachunk.limits import Limits
 from diachunk.schedule.work import BlobFacts, WorkList
 from diachunk.sources.local import LocalFiles
+from diachunk.store.stamps import Stamp
 from diachunk.transfer.progress import How, Listener, silent
 from diachunk.transfer.session import Offer, Session
 from diachunk.transfer.sink import NullSink
@@ -23,14 +25,25 @@ class Checked:
     Attributes:
         good: chunks whose bytes match (of the subset, if one was asked for).
         bad: chunks whose bytes do not, in file order; those past the end of a file cut short included.
-        actual_size: bytes that the file really has; None if it is not there or is no regular file.
+        identity: the file as it was before it was read; None if it was not there or no regular file.
     """
 
     facts: BlobFacts
     path: Path
     good: Bitmap
     bad: tuple[int, ...]
-    actual_size: int | None
+    identity: Stamp | None
+
+    @property
+    def actual_size(self) -> int | None:
+        """Bytes that the file really has; None if it is not there or is no regular file."""
+        return None if self.identity is None else self.identity.size
+
+    @property
+    def still_there(self) -> bool:
+        """Whether the file is the one that was read, untouched since."""
+        now = _identity(self.path)
+        return now is not None and now == self.identity
 
     @property
     def right(self) -> bool:
@@ -49,13 +62,13 @@ def check_files(
     Raises:
         Interrupted: Ctrl-C.
     """
-    sizes = [_size(path) for _, path in files]
+    identities = [_identity(path) for _, path in files]
     work = WorkList([facts for facts, _ in files], distinct=False, leave_out=leave_out)
     source = LocalFiles("the files", len(work))
     for number, (facts, path) in enumerate(files):
-        actual = sizes[number]
+        identity = identities[number]
         for item in work.items_of(number):
-            if actual is not None and work.offset(item) + work.size(item) <= actual:
+            if identity is not None and work.offset(item) + work.size(item) <= identity.size:
                 source.claim(item, path, facts.chunks.offsets[work.chunk_of(item)])
     sinks = [NullSink() for _ in files]
     session = Session(
@@ -67,7 +80,11 @@ def check_files(
         bad.setdefault(work.blob_of(item), []).append(work.chunk_of(item))
     return [
         Checked(
-            facts, path, _good(work, number, bad.get(number, [])), tuple(bad.get(number, ())), sizes[number]
+            facts,
+            path,
+            _good(work, number, bad.get(number, [])),
+            tuple(bad.get(number, ())),
+            identities[number],
         )
         for number, (facts, path) in enumerate(files)
     ]
@@ -80,5 +97,9 @@ def _good(work: WorkList, number: int, bad: Sequence[int]) -> Bitmap:
     return good
 
 
-def _size(path: Path) -> int | None:
-    return os.path.getsize(path) if path.is_file() else None
+def _identity(path: Path) -> Stamp | None:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return Stamp.of(status) if stat.S_ISREG(status.st_mode) else None

@@ -90,7 +90,9 @@ class Desk:
                 if isinstance(step, Pause):
                     self.changed.wait(max(0.001, step.until - self.clock()))
                     continue
-                flow = LaneFlow(step, self.schedule, self.limits, self.clock, self._throttle, self.stopping)
+                local = self.schedule.health(step.source).tier is Tier.LOCAL
+                throttle = None if local else self._throttle
+                flow = LaneFlow(step, self.schedule, self.limits, self.clock, throttle, self.stopping)
                 self.active[flow] = seat
                 return flow
         return None

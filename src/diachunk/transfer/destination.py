@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from diachunk.digest import Digest
+from diachunk.digest import Digest, digest_of
 from diachunk.errors import StoreError, from_os_error
 from diachunk.schedule.work import BlobFacts
 from diachunk.store.adopted import AdoptedFile
@@ -34,12 +34,15 @@ class Destination(Protocol):
         """The complete file, for reading only: links in a directory of the user's are followed."""
         ...
 
-    def prove(self, facts: BlobFacts, holding: Holding) -> None:
-        """Every chunk was verified on the held file just now."""
+    def prove(self, facts: BlobFacts, holding: Holding, identity: Stamp) -> None:
+        """Every chunk was verified on the held file, which was `identity` before it was read."""
         ...
 
-    def give_up_on(self, facts: BlobFacts, holding: Holding) -> None:
+    def give_up_on(self, facts: BlobFacts, holding: Holding) -> bool:
         """The held file is damaged: makes room for a good one without losing anything of the user's.
+
+        Returns:
+            Whether the very file became the partial, good chunks and all.
 
         Raises:
             StoreError: the file is the user's own and stands in the way.
@@ -71,14 +74,14 @@ class StoreDestination:
     def locate(self, facts: BlobFacts) -> Path | None:
         return self.find(facts).path
 
-    def prove(self, facts: BlobFacts, holding: Holding) -> None:
-        self._store.blobs.prove(facts.digest, holding, facts.chunks.id)
+    def prove(self, facts: BlobFacts, holding: Holding, identity: Stamp) -> None:
+        self._store.blobs.prove(facts.digest, holding, facts.chunks.id, identity)
 
-    def give_up_on(self, facts: BlobFacts, holding: Holding) -> None:
+    def give_up_on(self, facts: BlobFacts, holding: Holding) -> bool:
         if holding.adopted is not None:
             self._store.blobs.disown(facts.digest, holding.adopted)
-        else:
-            self._store.blobs.demote(facts.digest, facts.chunks)
+            return False
+        return self._store.blobs.demote(facts.digest, facts.chunks)
 
     def partial(self, facts: BlobFacts) -> Path:
         return self._store.layout.partial(facts.digest, facts.chunks.id)
@@ -128,13 +131,13 @@ class DirectoryDestination:
         path = self.path(facts)
         return path if path.is_file() else None
 
-    def prove(self, facts: BlobFacts, holding: Holding) -> None:
+    def prove(self, facts: BlobFacts, holding: Holding, identity: Stamp) -> None:
         path = self.path(facts)
-        stamp = Stamp.of(path.stat()).adding(chunk_list=facts.chunks.id)
+        stamp = identity.adding(chunk_list=facts.chunks.id)
         ours = holding.adopted is not None and holding.adopted.ours
         self._store.blobs.adopted.put(facts.digest, AdoptedFile(path, stamp, ours))
 
-    def give_up_on(self, facts: BlobFacts, holding: Holding) -> None:
+    def give_up_on(self, facts: BlobFacts, holding: Holding) -> bool:
         """The file stays until a good one takes its name; from here on it only no longer counts."""
         path = self.path(facts)
         known = self._store.blobs.adopted.by_path(path)
@@ -149,9 +152,12 @@ class DirectoryDestination:
         if known is not None and known[0] == facts.digest:
             # Ours to replace as before, also if this run fails, but no longer proof of anything.
             self._store.blobs.adopted.put(facts.digest, replace(known[1], stamp=stamp, ours=ours))
+        return False
 
     def partial(self, facts: BlobFacts) -> Path:
-        name = f".{facts.digest.hex()[:16]}.{facts.chunks.id.hex()[:8]}.diachunk-partial"
+        # The path's own digest keeps files of equal content apart: each of them needs a partial of its own.
+        own = digest_of(facts.label.encode()).hex()[:12]
+        name = f".{own}.{facts.digest.hex()[:16]}.{facts.chunks.id.hex()[:8]}.diachunk-partial"
         return self.path(facts).with_name(name)
 
     def open(self, facts: BlobFacts) -> Partial:
@@ -170,6 +176,7 @@ class DirectoryDestination:
 
     def _finish(self, facts: BlobFacts, partial: Partial) -> None:
         path = self.path(facts)
+        self._refuse_newcomer(facts, path)
         os.rename(partial.path.name, path.name, src_dir_fd=partial.dir_fd, dst_dir_fd=partial.dir_fd)
         if partial.dir_fd is not None:
             with contextlib.suppress(OSError):
@@ -179,6 +186,18 @@ class DirectoryDestination:
             adopted.drop(known[0], path)
         stamp = Stamp.of(os.fstat(partial.fd)).adding(chunk_list=facts.chunks.id)
         adopted.put(facts.digest, AdoptedFile(path, stamp, ours=True))
+
+    def _refuse_newcomer(self, facts: BlobFacts, path: Path) -> None:
+        """A file that appeared, or was changed, while this one was fetched is the user's."""
+        status = self._status(facts)
+        if status is None or self._force:
+            return
+        given_up = self._given_up.get(path)
+        if given_up is None or not given_up.matches(status):
+            raise StoreError(
+                f"{path} appeared or was changed while it was fetched",
+                hint="move it away, or --force to replace it; then run again: nothing is fetched twice",
+            )
 
     def free_bytes(self) -> int:
         there = next(each for each in (self._root, *self._root.parents) if each.exists())

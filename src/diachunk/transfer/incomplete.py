@@ -20,7 +20,7 @@ def incomplete(outcome: Outcome, work: WorkList) -> TransferIncomplete:
             hint="name one with --origin URL",
         )
     tales = "; ".join(f"{each.label}: {each.out or each.last_fault or 'has none of it'}" for each in network)
-    return TransferIncomplete(
-        f"{left:,} bytes of {files} are missing ({outcome.why}). {tales}",
-        hint="what is verified is kept: run the same again to resume, or add --origin URL",
-    )
+    hint = "what is verified is kept: run the same again to resume, or add --origin URL"
+    if all(each.missing_blobs and not each.faults and not each.bad_chunks for each in network):
+        hint = "files are expected at ORIGIN/<component>/<path>; a template such as https://HOST/{path} says otherwise"
+    return TransferIncomplete(f"{left:,} bytes of {files} are missing ({outcome.why}). {tales}", hint=hint)

@@ -81,8 +81,9 @@ def state_of(health: Health, now: float) -> str:
     """What is wrong with a source, for a person; "" while all is well."""
     if health.out:
         return f"put out: {health.out}"
-    if health.faults_in_a_row and now < health.resume_at:
-        wait_s = health.resume_at - now
+    next_at = min(health.resume_at, health.retry_at or health.resume_at)
+    if health.faults_in_a_row and now < next_at:
+        wait_s = next_at - now
         return f"{health.last_fault}; next try in {wait_s:.0f} s (try {health.faults_in_a_row + 1})"
     if health.faults_in_a_row:
         return f"{health.last_fault}; trying again"

@@ -23,6 +23,7 @@ from diachunk.transfer.sink import Sink
 
 _TICK_S = 0.1
 _GRACE_S = 2.0
+_LANES_ALIVE_MAX = 128
 _LOCAL_AT_ONCE = max(2, os.cpu_count() or 2)
 
 
@@ -138,6 +139,12 @@ class Session:
         self._lanes.append(lane)
         lane.start()
 
+    def _replace_lane(self) -> None:
+        """A lane hangs where nothing can wake it; it ends by itself some time. Another takes its place."""
+        self._lanes = [lane for lane in self._lanes if lane.is_alive()]
+        if len(self._lanes) < _LANES_ALIVE_MAX:
+            self._add_lane()
+
     def _over(self) -> bool:
         working = any(lane.is_alive() and not lane.seat.abandoned for lane in self._lanes)
         return self.desk.error is not None or not working
@@ -158,8 +165,7 @@ class Session:
                         continue
                     seat.abandoned = True
                     self.desk.end(flow, Fault.STALLED, f"no answer for {silent_s:.0f} s")
-                if len(self._lanes) < self.desk.limits.lanes_max:
-                    self._add_lane()
+                self._replace_lane()
 
     def _shut_down(self) -> None:
         self.desk.stopping.set()
