@@ -44,7 +44,7 @@ SECRET = "hunter2-hunter2"
     ("fault", "kind", "words"),
     [
         (faults.NotFound(), TransferIncomplete, "404"),
-        (faults.Html(), ManifestError, None),
+        (faults.Html(), TransferIncomplete, "HTML page"),
         (faults.Gzip(), DiachunkError, None),
         (faults.RedirectLoop(), TransferIncomplete, "redirects"),
         (faults.StallBeforeHeader(), TransferIncomplete, "no answer"),

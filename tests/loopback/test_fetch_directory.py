@@ -11,7 +11,10 @@ import pytest
 
 import diachunk
 from diachunk.errors import StoreError
+from diachunk.schedule.work import BlobFacts
+from diachunk.store.store import Store
 from diachunk.testing.servers import Nginx
+from diachunk.transfer.destination import DirectoryDestination
 from fixtures.checkpoints import Checkpoint, assert_same_files, published, tree
 from fixtures.watch import Told, fetch
 
@@ -155,7 +158,8 @@ def test_nothing_is_written_through_a_link_where_the_partial_would_lie(
     (tmp_path / "precious").write_bytes(b"precious")
     (target / "model").mkdir(parents=True)
     file = next(file for _, file in small.manifest.walk() if f"model/{file.path}" == SHARD)
-    name = f".{file.blake3.hex()[:16]}.{file.chunks.id.hex()[:8]}.diachunk-partial"
+    facts = BlobFacts(file.blake3, file.size, file.chunks, "model", Path(SHARD).name)
+    name = DirectoryDestination(Store.open(home), target).partial(facts).name
     (target / "model" / name).symlink_to(tmp_path / "precious")
     with pytest.raises(StoreError, match="link"):
         diachunk.fetch(small.target, origins=[str(small.root)], home=home, to=target)

@@ -73,7 +73,7 @@ def test_another_list_of_its_chunks_is_a_claim_until_it_is_proven_too(store: Sto
     fill(store)
     assert presence(store, HALVES) is Presence.CLAIMED
     holding = store.blobs.find(DIGEST, len(DATA), chunk_list(HALVES))
-    store.blobs.prove(DIGEST, holding, chunk_list(HALVES).id)
+    store.blobs.prove(DIGEST, holding, chunk_list(HALVES).id, Stamp.of(store.layout.blob(DIGEST).stat()))
     assert presence(store, HALVES) is Presence.PROVEN
     assert presence(store) is Presence.PROVEN
 
@@ -81,7 +81,8 @@ def test_another_list_of_its_chunks_is_a_claim_until_it_is_proven_too(store: Sto
 def test_proving_a_touched_blob_forgets_what_was_proven_before(store: Store) -> None:
     path = fill(store)
     os.utime(path, ns=(5, 5))
-    store.blobs.prove(DIGEST, store.blobs.find(DIGEST, len(DATA), CHUNKS), chunk_list(HALVES).id)
+    holding = store.blobs.find(DIGEST, len(DATA), CHUNKS)
+    store.blobs.prove(DIGEST, holding, chunk_list(HALVES).id, Stamp.of(path.stat()))
     assert presence(store, HALVES) is Presence.PROVEN
     assert presence(store) is Presence.CLAIMED
 
@@ -200,12 +201,21 @@ def mine(tmp_path: Path) -> Path:
     return path
 
 
+def test_what_changed_while_it_was_read_is_not_stamped(store: Store) -> None:
+    path = fill(store)
+    holding = store.blobs.find(DIGEST, len(DATA), chunk_list(HALVES))
+    before = Stamp.of(path.stat())
+    os.utime(path, ns=(7, 7))
+    store.blobs.prove(DIGEST, holding, chunk_list(HALVES).id, before)
+    assert presence(store, HALVES) is Presence.CLAIMED
+
+
 def test_an_adopted_file_is_found_and_left_alone(store: Store, mine: Path) -> None:
     before = mine.stat()
     store.blobs.adopted.put(DIGEST, AdoptedFile(mine, Stamp.of(before)))
     holding = store.blobs.find(DIGEST, len(DATA), CHUNKS)
     assert (holding.presence, holding.path) == (Presence.CLAIMED, mine)
-    store.blobs.prove(DIGEST, holding, CHUNKS.id)
+    store.blobs.prove(DIGEST, holding, CHUNKS.id, Stamp.of(before))
     holding = store.blobs.find(DIGEST, len(DATA), CHUNKS)
     assert holding.presence is Presence.PROVEN
     assert mine.stat() == before or (mine.stat().st_mode, mine.stat().st_mtime_ns) == (

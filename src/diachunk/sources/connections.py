@@ -40,9 +40,7 @@ def _refuse_private(sock: socket.socket | None) -> None:
     mapped = getattr(address, "ipv4_mapped", None) or address
     if not mapped.is_global:
         sock.close()
-        raise PrivateAddress(
-            f"{address} is a private address named by the manifest alone; say --origin if you trust it"
-        )
+        raise PrivateAddress(f"{address} is a private address that only the manifest names; --origin lets it")
 
 
 _waiting = threading.local()

@@ -17,7 +17,7 @@ from diachunk.sources.base import Flow, SourceFault, Stream
 from diachunk.sources.body import Body
 from diachunk.sources.connections import Connections, credentials_for, fault_of
 from diachunk.sources.context import SourceContext, split_url
-from diachunk.sources.reply import REDIRECTS, check_range, check_stream
+from diachunk.sources.reply import REDIRECTS, check_range, check_stream, reason_of
 from diachunk.sources.template import OriginTemplate
 from diachunk.version import __version__
 
@@ -52,8 +52,8 @@ class HttpOrigin:
         body = Body(response, flow)
         try:
             if response.status in (404, 410):
-                asked = redact(self._template.locate(run.blob.component, run.blob.path))
-                raise SourceFault(Fault.MISSING, f"{response.status} for {asked}")
+                asked = urlsplit(self._template.locate(run.blob.component, run.blob.path)).path
+                raise SourceFault(Fault.MISSING, f"{reason_of(response.status)} ({asked})")
             check_range(response.status, response.headers, first, size, run.blob.size)
             body.read_into(view)
             body.expect_end()

@@ -52,9 +52,14 @@ def retry_after_s(headers: Mapping[str, str], now: float | None = None) -> float
     return max(0.0, when - (time.time() if now is None else now))
 
 
+def reason_of(status: int) -> str:
+    """A status in words."""
+    return _REASONS.get(status, f"status {status}")
+
+
 def check_status(status: int, headers: Mapping[str, str]) -> None:
     """Raises the fault that a status other than 200, 206 or a redirect stands for."""
-    reason = _REASONS.get(status, f"status {status}")
+    reason = reason_of(status)
     if status in (404, 410):
         raise SourceFault(Fault.MISSING, reason)
     if status in (401, 403, 407):

@@ -101,7 +101,7 @@ class Layout:
         Waits a bounded time. Where locks do nothing a fetch still looks at its files once more when it is done.
         """
         try:
-            fd = os.open(self.root / ".guard", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, self.files.file_mode)
+            fd = os.open(self.root / _MARK, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             yield
             return

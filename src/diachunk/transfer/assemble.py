@@ -5,14 +5,12 @@ Fetch, resume, dedup and repair are this one function: they differ in what lies 
 
 from __future__ import annotations
 
-import os
 import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from diachunk.bitmap import Bitmap
 from diachunk.errors import ManifestError, StoreError
 from diachunk.limits import Limits
 from diachunk.manifest import Manifest
@@ -47,20 +45,6 @@ class Report:
     elapsed_s: float = 0.0
     repaired: list[Checked] = field(default_factory=list)
     sources: tuple[Health, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """Chunks verified a moment ago on a file that then became a partial. True of that very file only."""
-
-    bits: Bitmap
-    device: int
-    inode: int
-
-    def bits_on(self, partial: Partial) -> Bitmap | None:
-        """The chunks, if `partial` is still that file; another process may have removed it and made a new one."""
-        status = os.fstat(partial.fd)
-        return self.bits if (status.st_dev, status.st_ino) == (self.device, self.inode) else None
 
 
 def wanted(manifest: Manifest, components: frozenset[str] | None, *, merged: bool) -> list[BlobFacts]:
@@ -112,9 +96,10 @@ class Assembly:
         started_at = time.monotonic()
         self.report.total_bytes = sum(facts.size for facts in files)
         try:
-            kept = {id(each.facts): self._give_up(each) for each in damaged}
-            missing = [(facts, each or kept.get(id(facts))) for facts, each in self._prove_claims(files)]
-            self._check_space([facts for facts, _ in missing])
+            for each in damaged:
+                self._give_up(each)
+            missing = self._prove_claims(files)
+            self._check_space(missing)
             at_once = _files_at_once()
             for start in range(0, len(missing), at_once):
                 self._make_batch(missing[start : start + at_once])
@@ -122,25 +107,25 @@ class Assembly:
         finally:
             self.report.elapsed_s = time.monotonic() - started_at
 
-    def _make_batch(self, missing: Sequence[tuple[BlobFacts, Kept | None]]) -> None:
+    def _make_batch(self, missing: Sequence[BlobFacts]) -> None:
         for _ in range(_ROUNDS_MAX):
             waiting = self._round(missing)
             if waiting:
                 self._wait_for_neighbour(waiting)
-            missing = self._prove_claims([facts for facts, _ in missing])
+            missing = self._prove_claims(missing)
             if not missing:
                 return
         raise StoreError("other processes keep changing these files", hint="run the same again")
 
     # --- what is here already ------------------------------------------------------------------------------
 
-    def _prove_claims(self, files: Sequence[BlobFacts]) -> list[tuple[BlobFacts, Kept | None]]:
+    def _prove_claims(self, files: Sequence[BlobFacts]) -> list[BlobFacts]:
         """Sorts files into present and missing; complete files without proof are read and proven or given up.
 
         Returns:
-            The missing ones, each with what was verified on its partial a moment ago.
+            The missing ones.
         """
-        missing: list[tuple[BlobFacts, Kept | None]] = []
+        missing: list[BlobFacts] = []
         claimed: list[tuple[BlobFacts, Holding, Path]] = []
         for facts in files:
             holding = self._destination.find(facts)
@@ -149,7 +134,7 @@ class Assembly:
             elif holding.path is not None:
                 claimed.append((facts, holding, holding.path))
             else:
-                missing.append((facts, None))
+                missing.append(facts)
         if claimed:
             size = sum(facts.size for facts, _, _ in claimed)
             self._listener(Notice(f"reading {size / 1e6:,.1f} MB that are here but not proven yet"))
@@ -159,38 +144,36 @@ class Assembly:
                     self._destination.prove(facts, holding, checked.identity)
                     self._count_present(facts)
                 else:
-                    missing.append((facts, self._give_up(checked)))
+                    self._give_up(checked)
+                    missing.append(facts)
         return missing
 
-    def _give_up(self, checked: Checked) -> Kept | None:
-        """Makes room for a good file; what is good in the damaged one stays a source.
-
-        Returns:
-            What stands verified in the new partial, if the damaged file became it.
+    def _give_up(self, checked: Checked) -> None:
+        """Makes room for a good file. What is good in the damaged one stays a source, and is hashed again: no
+        knowledge of a moment ago survives a neighbour that removes the partial and makes a new one.
 
         Raises:
             ManifestError: the file is what its digest says, so it is the manifest that is wrong.
         """
+        if checked.identity is None or not checked.still_there:
+            # Not the file that was read: mended, replaced or removed since. What is there now is looked at anew.
+            return
         facts = checked.facts
         holding = self._destination.find(facts)
-        if holding.path is None or checked.identity is None or not checked.still_there:
-            # Not the file that was read: mended, replaced or removed since. What is there now is looked at anew.
-            return None
-        if self._store.blobs.whole_file_matches(facts.digest, checked.path):
+        held = holding.path == checked.path
+        if held and self._store.blobs.whole_file_matches(facts.digest, checked.path):
             again = check_files([(facts, checked.path)], self._limits)[0]
             if again.right and again.identity is not None:
                 self._destination.prove(facts, holding, again.identity)
-                return None
+                return
             raise ManifestError(
                 f"{facts.label}: the file here is what its digest says, and the manifest's chunks contradict it",
                 hint="do not use this manifest; the file was left alone",
             )
-        became_partial = self._destination.give_up_on(facts, holding)
+        became_partial = held and self._destination.give_up_on(facts, holding)
         self.report.repaired.append(checked)
-        if became_partial:
-            return Kept(checked.good, checked.identity.device, checked.identity.inode)
-        self._salvage.append(checked)
-        return None
+        if not became_partial:
+            self._salvage.append(checked)
 
     def _count_present(self, facts: BlobFacts) -> None:
         key = facts.component, facts.path
@@ -202,41 +185,37 @@ class Assembly:
 
     # --- one round -----------------------------------------------------------------------------------------
 
-    def _round(self, missing: Sequence[tuple[BlobFacts, Kept | None]]) -> list[BlobFacts]:
+    def _round(self, missing: Sequence[BlobFacts]) -> list[BlobFacts]:
         """Fills every file whose partial nobody else holds; returns the others."""
-        opened: list[tuple[BlobFacts, Partial, Bitmap | None]] = []
+        opened: list[tuple[BlobFacts, Partial]] = []
         waiting: list[BlobFacts] = []
         try:
-            for facts, kept in missing:
+            for facts in missing:
                 partial = self._destination.open(facts)
                 if self._destination.find(facts).path is not None:
                     # A neighbour completed it since we looked: what we opened is a fresh, empty name.
                     partial.discard()
                 elif partial.locked:
-                    opened.append((facts, partial, kept.bits_on(partial) if kept else None))
+                    opened.append((facts, partial))
                 else:
                     partial.close()
                     waiting.append(facts)
             if opened:
                 self._fill(opened)
         finally:
-            for _, partial, _ in opened:
+            for _, partial in opened:
                 partial.close()
         return waiting
 
-    def _fill(self, opened: Sequence[tuple[BlobFacts, Partial, Bitmap | None]]) -> None:
-        work = WorkList([facts for facts, _, _ in opened], leave_out=[good for _, _, good in opened])
+    def _fill(self, opened: Sequence[tuple[BlobFacts, Partial]]) -> None:
+        partials = [partial for _, partial in opened]
+        work = WorkList([facts for facts, _ in opened])
         told = Retractable(self._listener)
-        for facts, _, good in opened:
-            if good is not None:
-                size = sum(facts.chunks.sizes[index] for index in good)
-                self.report.reused_bytes += size
-                told(Progress(size, facts.component, How.REUSED))
-        offers = [*self._local_offers(work, [partial for _, partial, _ in opened])]
+        offers = self._local_offers(work, partials)
         offers += [Offer(source) for source in self._sources]
         session = Session(
             work,
-            [partial for _, partial, _ in opened],
+            partials,
             offers,
             self._limits,
             max_down_bps=self._max_down_bps,
@@ -251,7 +230,7 @@ class Assembly:
         self._book(outcome)
         if outcome.why:
             raise incomplete(outcome, work)
-        self._counted.update((facts.component, facts.path) for facts, _, _ in opened)
+        self._counted.update((facts.component, facts.path) for facts, _ in opened)
 
     def _local_offers(self, work: WorkList, partials: Sequence[Partial]) -> list[Offer]:
         """The partials' own extents first, then every other local file that may hold wanted chunks."""

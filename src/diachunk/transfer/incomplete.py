@@ -21,6 +21,9 @@ def incomplete(outcome: Outcome, work: WorkList) -> TransferIncomplete:
         )
     tales = "; ".join(f"{each.label}: {each.out or each.last_fault or 'has none of it'}" for each in network)
     hint = "what is verified is kept: run the same again to resume, or add --origin URL"
-    if all(each.missing_blobs and not each.faults and not each.bad_chunks for each in network):
-        hint = "files are expected at ORIGIN/<component>/<path>; a template such as https://HOST/{path} says otherwise"
+    if all(
+        each.missing_blobs and not each.denials and not each.faults and not each.bad_chunks
+        for each in network
+    ):
+        hint = "files are expected at ORIGIN/<component>/<path>; once they are, run the same again to resume"
     return TransferIncomplete(f"{left:,} bytes of {files} are missing ({outcome.why}). {tales}", hint=hint)
