@@ -199,7 +199,7 @@ def _rule(hashed: Iterable[HashedFile]) -> str:
 def _keep(
     store: Store, manifest: Manifest, hashed: Mapping[Path, HashedFile], *, copied: bool, force: bool
 ) -> None:
-    store.catalog.set_ref(manifest.name, manifest.revision, manifest.id, force=force)
+    store.catalog.check_ref(manifest.name, manifest.revision, manifest.id, force=force)
     store.catalog.add(manifest)
     for original, one in hashed.items():
         chunk_list = ChunkList(one.digests, one.sizes).id
@@ -212,4 +212,6 @@ def _keep(
         if store.blobs.find(file.blake3, file.size, file.chunks).path is None:
             raise StoreError(f"{file.path} changed right after it was published", hint="publish it again")
     store.snapshots.build(manifest)
+    # The name moves last: until then it stands for what it stood for, whatever fails.
+    store.catalog.set_ref(manifest.name, manifest.revision, manifest.id, force=force)
     store.snapshots.name(manifest.name, manifest.revision, manifest.id)

@@ -19,6 +19,8 @@ from diachunk.schedule.health import Health, Tier
 from diachunk.schedule.work import WorkList
 
 FREE, LOCAL, FLIGHT, DONE = range(4)
+_RUN_ITEMS_MAX = 256
+"""A hostile manifest can cut 4 MiB into a million chunks; a run is looked through under the lock."""
 
 
 @dataclass(slots=True)
@@ -132,6 +134,7 @@ class Board:
             and self._state[last + 1] == candidate.wants
             and candidate.may_hold(last + 1)
             and size + work.size(last + 1) <= CHUNK_BYTES
+            and last - first + 1 < _RUN_ITEMS_MAX
         ):
             last += 1
             size += work.size(last)

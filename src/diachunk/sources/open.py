@@ -70,4 +70,12 @@ def open_origins(
     """Opens the user's origins and the manifest's, each once."""
     stranger = SourceContext(context.limits, named_by_user=False)
     wanted = dict.fromkeys(from_manifest, stranger) | dict.fromkeys(named, context)
-    return [open_origin(text, wanted[text]) for text in dict.fromkeys((*named, *from_manifest))]
+    opened = []
+    for text in dict.fromkeys((*named, *from_manifest)):
+        try:
+            opened.append(open_origin(text, wanted[text]))
+        except UsageError:
+            # A manifest's origins are hints: one that makes no sense must not refuse the whole checkpoint.
+            if wanted[text].named_by_user:
+                raise
+    return opened

@@ -56,6 +56,7 @@ class Adopted:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        self._digest_of: dict[Path, Digest] | None = None
 
     def get(self, digest: Digest) -> list[AdoptedFile]:
         data = read_small(self._layout.adopted(digest), _RECORD_BYTES_MAX)
@@ -68,10 +69,14 @@ class Adopted:
 
     def put(self, digest: Digest, file: AdoptedFile) -> None:
         """Records a file, in place of what was recorded for its path."""
+        if self._digest_of is not None:
+            self._digest_of[file.path] = digest
         others = [each for each in self.get(digest) if each.path != file.path]
         self._write(digest, [file, *others[: _PATHS_MAX - 1]])
 
     def drop(self, digest: Digest, path: Path) -> None:
+        if self._digest_of is not None and self._digest_of.get(path) == digest:
+            del self._digest_of[path]
         self._write(digest, [each for each in self.get(digest) if each.path != path])
 
     def _write(self, digest: Digest, files: list[AdoptedFile]) -> None:
@@ -90,9 +95,10 @@ class Adopted:
                 continue
 
     def by_path(self, path: Path) -> tuple[Digest, AdoptedFile] | None:
-        """The record of a path, if there is one."""
-        for digest in self.digests():
-            for file in self.get(digest):
-                if file.path == path:
-                    return digest, file
-        return None
+        """The record of a path, if there is one. Looks through all records once, then keeps count."""
+        if self._digest_of is None:
+            self._digest_of = {file.path: digest for digest in self.digests() for file in self.get(digest)}
+        digest = self._digest_of.get(path)
+        if digest is None:
+            return None
+        return next(((digest, file) for file in self.get(digest) if file.path == path), None)

@@ -134,20 +134,28 @@ class Catalog:
         except (ValueError, UnicodeDecodeError):
             return None
 
+    def check_ref(self, name: str, revision: str, manifest_id: Digest, *, force: bool = False) -> None:
+        """Whether a name may be made to stand for a manifest.
+
+        Raises:
+            TrustError: it stands for another one and `force` is off.
+        """
+        current = self.ref(name, revision)
+        if current is not None and current != manifest_id and not force:
+            raise TrustError(
+                f"{name}@{revision} already stands for {current.hex()[:16]}…",
+                hint="choose another --revision, or --force to move the name",
+            )
+
     def set_ref(self, name: str, revision: str, manifest_id: Digest, *, force: bool = False) -> None:
         """Makes a name stand for a manifest.
 
         Raises:
             TrustError: it stands for another one and `force` is off.
         """
-        current = self.ref(name, revision)
-        if current == manifest_id:
+        self.check_ref(name, revision, manifest_id, force=force)
+        if self.ref(name, revision) == manifest_id:
             return
-        if current is not None and not force:
-            raise TrustError(
-                f"{name}@{revision} already stands for {current.hex()[:16]}…",
-                hint="choose another --revision, or --force to move the name",
-            )
         path = self._layout.ref(name, revision)
         self._layout.files.make_dirs(path.parent, self._layout.root / "refs")
         self._layout.files.replace_text(path, f"{manifest_id.hex()}\n".encode(), durable=True)

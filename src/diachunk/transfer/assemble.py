@@ -192,7 +192,12 @@ class Assembly:
         try:
             for facts in missing:
                 partial = self._destination.open(facts)
-                if self._destination.find(facts).path is not None:
+                try:
+                    arrived = self._destination.find(facts).path is not None
+                except BaseException:
+                    partial.close()
+                    raise
+                if arrived:
                     # A neighbour completed it since we looked: what we opened is a fresh, empty name.
                     partial.discard()
                 elif partial.locked:
