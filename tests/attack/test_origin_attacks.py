@@ -49,7 +49,7 @@ def test_liars_are_put_out_and_named_and_no_wrong_byte_stays(
         told = {each.label: each for each in done.report.sources}
         for server in servers:
             health = told[f"127.0.0.1:{server.port}"]
-            assert health.verified_bytes == 0
+            assert health.bad_chunks  # of a run of several chunks only the last one is wrong
             assert "wrong bytes for" in health.last_fault
             assert len(server.exchanges) <= 3 + QUICK.get("per_origin_start", 2)
     finally:

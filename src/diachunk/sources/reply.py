@@ -102,8 +102,10 @@ def check_range(status: int, headers: Mapping[str, str], first: int, size: int, 
     try:
         got_first, got_last, total = parse_content_range(headers.get("Content-Range", ""))
     except ValueError as error:
-        # Not a lie but a reply that broke off or a confused server: worth another try.
-        raise SourceFault(Fault.FAILED, f"206 with a bad Content-Range ({error})") from error
+        # One that cannot be read is no lie but a reply that broke off, or a confused server: worth another try.
+        readable = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
+        fault = Fault.GARBLED if readable else Fault.FAILED
+        raise SourceFault(fault, f"206 with a bad Content-Range ({error})") from error
     if total is not None and total != file_size:
         raise SourceFault(Fault.GARBLED, f"the file there has {total:,} bytes, not {file_size:,}")
     if (got_first, got_last) != (first, first + size - 1):
