@@ -67,7 +67,7 @@ class WorkList:
 
     With `distinct` (fetching) a digest met again is no new item but a further place of the first one. Without
     it (verifying) every place is an item of its own, because each has to be read. Chunks in `leave_out[blob]`
-    are no items at all: they were verified a moment ago, or are not in the subset.
+    are no items at all: they are not in the subset asked for.
     """
 
     def __init__(
