@@ -23,8 +23,8 @@ class _Readable(Protocol):
 class Body:
     """One reply's body.
 
-    urllib3's own `readinto` is a read plus a copy (8 MiB a lane; docs/decisions/0001), so the http.client response below it is read directly; where a urllib3 has no such
-    response, its own `read1` serves.
+    urllib3's own `readinto` is a read plus a copy (8 MiB a lane; docs/decisions/0001), so the http.client response
+    below it is read directly; where a urllib3 has no such response, its own reads serve.
     """
 
     def __init__(self, response: BaseHTTPResponse, flow: Flow) -> None:
