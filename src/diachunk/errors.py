@@ -6,9 +6,11 @@ Library errors (urllib3, OSError) are mapped to these once, at the edge.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 _USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s]*@")
@@ -129,3 +131,12 @@ def from_os_error(error: OSError, doing: str, path: str | os.PathLike[str] | Non
     return StoreError(
         f"cannot {doing}{where}: {what}", hint=_OS_HINTS.get(error.errno or 0, ""), errno=error.errno
     )
+
+
+@contextlib.contextmanager
+def os_errors(doing: str, path: str | os.PathLike[str] | None = None) -> Iterator[None]:
+    """Maps an OSError of the block to StoreError, as `from_os_error` does; for use where the edge is."""
+    try:
+        yield
+    except OSError as error:
+        raise from_os_error(error, doing, path) from error

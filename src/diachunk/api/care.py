@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from diachunk.api.context import Context
 from diachunk.api.targets import resolve
 from diachunk.digest import Digest
+from diachunk.errors import os_errors
 from diachunk.manifest import Manifest
 from diachunk.store.blobs import Presence
 from diachunk.store.collect import Collected, Collector, forget
@@ -95,9 +96,12 @@ def present_bytes(store: Store, manifest: Manifest) -> int:
 
 def _disk_bytes(store: Store) -> int:
     total = 0
-    for directory in os.scandir(store.root / "blobs"):
-        if directory.is_dir(follow_symlinks=False):
-            total += sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in os.scandir(directory))
+    with os_errors("read"):
+        for directory in os.scandir(store.root / "blobs"):
+            if directory.is_dir(follow_symlinks=False):
+                total += sum(
+                    entry.stat(follow_symlinks=False).st_blocks * 512 for entry in os.scandir(directory)
+                )
     return total
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diachunk.config import Config, load_config
-from diachunk.errors import DiachunkError
+from diachunk.errors import DiachunkError, UsageError
 from diachunk.manifest import Manifest, decode
 from diachunk.store.store import Store
 
@@ -54,6 +54,20 @@ class Context:
             except DiachunkError:
                 continue
         return tuple(opened)
+
+    def destination(self, directory: str | os.PathLike[str] | None, *, force: bool) -> Destination:
+        """The store, or the directory that the user named.
+
+        Raises:
+            UsageError: no file system could hold that name.
+        """
+        from diachunk.transfer.destination import DirectoryDestination, StoreDestination
+
+        if directory is None:
+            return StoreDestination(self.store)
+        if "\0" in os.fspath(directory):
+            raise UsageError(f"{os.fspath(directory)}: not a directory name")
+        return DirectoryDestination(self.store, Path(directory), force=force)
 
     def assembly(
         self,

@@ -14,7 +14,6 @@ from diachunk.errors import StoreError, UsageError
 from diachunk.manifest import Manifest
 from diachunk.store.blobs import Presence
 from diachunk.transfer.assemble import Report, wanted
-from diachunk.transfer.destination import Destination, DirectoryDestination, StoreDestination
 from diachunk.transfer.plan import Plan, plan_components
 from diachunk.transfer.progress import Listener, silent
 
@@ -93,7 +92,7 @@ def fetch(
         manifest, by_name = resolved.manifest, resolved.by is By.NAME
     chosen = _chosen(manifest, components)
     context.store.catalog.add(manifest)
-    destination = _destination(context, to, force=force)
+    destination = context.destination(to, force=force)
     assembly = context.assembly(manifest, destination, origins, max_down_bps, progress)
     files = wanted(manifest, chosen, merged=destination.merges_equal_files)
     for _ in range(_FINAL_CHECKS):
@@ -122,7 +121,7 @@ def plan(
     resolved = resolve(os.fspath(target), context)
     manifest = resolved.manifest
     chosen = _chosen(manifest, components)
-    destination = _destination(context, to, force=True)
+    destination = context.destination(to, force=True)
     files = wanted(manifest, chosen, merged=destination.merges_equal_files)
     parts, disk = plan_components(context.store, destination, files, context.lower_stores)
     directory = Path(to) if to is not None else context.store.layout.snapshot(manifest.id)
@@ -135,12 +134,6 @@ def plan(
         tuple(dict.fromkeys((*origins, *context.config.origins, *manifest.origins))),
         resolved.by is By.NAME,
     )
-
-
-def _destination(context: Context, to: str | os.PathLike[str] | None, *, force: bool) -> Destination:
-    if to is None:
-        return StoreDestination(context.store)
-    return DirectoryDestination(context.store, Path(to), force=force)
 
 
 def _chosen(manifest: Manifest, components: Iterable[str]) -> frozenset[str] | None:

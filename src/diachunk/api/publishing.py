@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diachunk.api.context import Context
 from diachunk.chunking.hashing import HashedFile, hash_files
-from diachunk.errors import StoreError, UsageError, from_os_error
+from diachunk.errors import StoreError, UsageError, from_os_error, os_errors
 from diachunk.manifest import ChunkList, Component, FileEntry, Manifest, build, encode
 from diachunk.manifest.model import DEFAULT_REVISION, RULE
 from diachunk.manifest.names import is_component, parse_ref
@@ -97,7 +97,8 @@ def publish(
             _keep(context.store, manifest, hashed, copied=copy, force=force)
     finally:
         for temporary in inside.values():
-            temporary.unlink(missing_ok=True)
+            with os_errors("remove", temporary):
+                temporary.unlink(missing_ok=True)
     written = Path(out) if out is not None else None
     if written is not None:
         Files(0o755).replace_text(written, encode(manifest))
@@ -123,7 +124,9 @@ def _collect(sources: Sequence[str]) -> tuple[list[_Source], tuple[Path, ...]]:
     left_out: list[Path] = []
     for text in sources:
         component, path = _split(text)
-        for relative, file in _walk(path, left_out):
+        with os_errors("read", path):
+            listed = _walk(path, left_out)
+        for relative, file in listed:
             if not relative.isprintable():
                 _refuse_unspeakable(relative)
             each = _Source(component, unicodedata.normalize("NFC", relative), file)

@@ -13,15 +13,16 @@ from diachunk.api.targets import resolve
 from diachunk.api.verified import Damage, FileReport, State, VerifyReport
 from diachunk.bitmap import Bitmap
 from diachunk.digest import Digest
-from diachunk.errors import DiachunkError, StoreError, UsageError
+from diachunk.errors import DiachunkError, StoreError, UsageError, os_errors
 from diachunk.formats.base import FileAccess, TensorSpan
 from diachunk.formats.registry import find_tensors
 from diachunk.manifest import ChunkList, Manifest
 from diachunk.schedule.work import BlobFacts
 from diachunk.store.blobs import Presence
+from diachunk.store.files import regular
 from diachunk.transfer.assemble import Report, wanted
 from diachunk.transfer.check import Checked, check_files
-from diachunk.transfer.destination import Destination, DirectoryDestination, StoreDestination
+from diachunk.transfer.destination import Destination
 from diachunk.transfer.progress import Listener, silent
 
 __all__ = ["Damage", "FileReport", "State", "VerifyReport", "verify"]
@@ -64,18 +65,12 @@ def verify(
         raise UsageError(f"{os.fspath(directory)}: no such directory")
     walk = _Walk(context, subset, progress)
     for manifest in manifests:
-        walk.check(manifest, _destination(context, directory, force), named=explicit)
+        walk.check(manifest, context.destination(directory, force=force), named=explicit)
     if not explicit:
         walk.note_broken_manifests()
     if not repair:
         return walk.report()
     return _repair(walk, context, tuple(origins), max_down_bps, progress)
-
-
-def _destination(context: Context, directory: str | os.PathLike[str] | None, force: bool) -> Destination:
-    if directory is None:
-        return StoreDestination(context.store)
-    return DirectoryDestination(context.store, Path(directory), force=force)
 
 
 def _manifests(targets: Sequence[str], context: Context) -> tuple[list[Manifest], bool]:
@@ -127,7 +122,7 @@ class _Walk:
         for facts, path in present:
             self._note(manifest, destination, facts, self._seen[path, facts.chunks.id])
         for facts in absent:
-            state = State.UNFINISHED if destination.partial(facts).exists() else State.MISSING
+            state = State.UNFINISHED if regular(destination.partial(facts)) else State.MISSING
             self._add(manifest, destination, facts, None, state)
         self.elapsed_s += time.monotonic() - started_at
 
@@ -137,10 +132,13 @@ class _Walk:
         if path is not None or not destination.merges_equal_files:
             return path
         link = self._context.store.layout.snapshot(manifest.id) / facts.component / facts.path
-        return link.resolve() if link.is_file() else None
+        with os_errors("look at", link):
+            return link.resolve() if link.is_file() else None
 
     def _was_here(self, manifest: Manifest, facts: BlobFacts) -> bool:
-        return (self._context.store.layout.snapshot(manifest.id) / facts.component / facts.path).is_symlink()
+        link = self._context.store.layout.snapshot(manifest.id) / facts.component / facts.path
+        with os_errors("look at", link):
+            return link.is_symlink()
 
     def _outside(self, chunks: ChunkList) -> Bitmap:
         part, parts = self._subset or (1, 1)

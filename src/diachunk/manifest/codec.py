@@ -63,8 +63,12 @@ def build(
 
 
 def encode(manifest: Manifest) -> bytes:
-    """The manifest as a file, readable and diffable; `decode` gives the same manifest back."""
-    return write.readable(manifest)
+    """The manifest as a file; `decode` gives the same manifest back.
+
+    Readable and diffable, unless that would be more than readers take: then in the fewest bytes.
+    """
+    text = write.readable(manifest)
+    return text if len(text) <= DEFAULT.manifest_bytes_max else write.compact(manifest)
 
 
 def _seal(manifest: Manifest, limits: Limits) -> Manifest:

@@ -39,6 +39,12 @@ def readable(manifest: Manifest) -> bytes:
     return "\n".join(lines).encode("utf-8")
 
 
+def compact(manifest: Manifest) -> bytes:
+    """The manifest as a file in the fewest bytes: for those near the cap on its size."""
+    content = canonical_content(manifest).decode("utf-8")
+    return f'{{"diachunk":{VERSION},"content":{content}{"".join(_tail(manifest))}}}'.encode()
+
+
 def _head(manifest: Manifest) -> dict[str, Any]:
     return {"name": manifest.name, "revision": manifest.revision, "chunking": manifest.chunking}
 

@@ -39,7 +39,10 @@ class DirectoryOrigin:
         except OSError as error:
             raise SourceFault(Fault.DENIED, f"{path}: {error.strerror}") from error
         try:
-            size = os.fstat(fd).st_size
+            try:
+                size = os.fstat(fd).st_size
+            except OSError as error:
+                raise SourceFault(Fault.DENIED, f"{path}: {error.strerror}") from error
             if size != run.blob.size:
                 raise SourceFault(Fault.GARBLED, f"{path} has {size:,} bytes, not {run.blob.size:,}")
             read_exactly(fd, run.offset + start, view, flow, str(path))

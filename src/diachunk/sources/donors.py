@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from diachunk.digest import DIGEST_BYTES, Digest
+from diachunk.errors import StoreError
 from diachunk.manifest import FileEntry
 from diachunk.schedule.work import WorkList
 from diachunk.sources.local import LocalFiles
+from diachunk.store.files import regular
 from diachunk.store.partial import read_claims
 from diachunk.store.store import Store
 
@@ -24,14 +27,21 @@ def find_donors(work: WorkList, stores: Iterable[Store], but_not: Iterable[Path]
     wanted = {work.digest(item): item for item in range(len(work))}
     excluded = set(but_not)
     for store in stores:
-        seen: set[tuple[Digest, Digest]] = set()
-        for manifest in store.catalog.manifests():
-            for _, file in manifest.walk():
-                key = file.blake3, file.chunks.id
-                if key not in seen:
-                    seen.add(key)
-                    _offer(source, wanted, store, file, excluded)
+        # Donors only save work: a store or blob that may not be read is passed over.
+        with contextlib.suppress(StoreError):
+            _offer_store(source, wanted, store, excluded)
     return source if len(source.has) else None
+
+
+def _offer_store(source: LocalFiles, wanted: dict[Digest, int], store: Store, excluded: set[Path]) -> None:
+    seen: set[tuple[Digest, Digest]] = set()
+    for manifest in store.catalog.manifests():
+        for _, file in manifest.walk():
+            key = file.blake3, file.chunks.id
+            if key not in seen:
+                seen.add(key)
+                with contextlib.suppress(StoreError):
+                    _offer(source, wanted, store, file, excluded)
 
 
 def _offer(
@@ -51,7 +61,7 @@ def _offer(
         for index, item in matches:
             source.claim(item, holding.path, offsets[index])
     partial = store.layout.partial(file.blake3, file.chunks.id)
-    if partial not in excluded and partial.is_file():
+    if partial not in excluded and regular(partial) is not None:
         claims = read_claims(partial, file.chunks)
         for index, item in matches:
             if index in claims:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diachunk.digest import Digest, parse_digest
-from diachunk.store.files import read_small
+from diachunk.store.files import read_hint
 from diachunk.store.layout import Layout
 from diachunk.store.stamps import Stamp
 
@@ -59,7 +59,7 @@ class Adopted:
         self._digest_of: dict[Path, Digest] | None = None
 
     def get(self, digest: Digest) -> list[AdoptedFile]:
-        data = read_small(self._layout.adopted(digest), _RECORD_BYTES_MAX)
+        data = read_hint(self._layout.adopted(digest), _RECORD_BYTES_MAX)
         try:
             values = json.loads(data) if data else []
         except (ValueError, RecursionError):
@@ -83,12 +83,12 @@ class Adopted:
         target = self._layout.adopted(digest)
         if files:
             data = json.dumps([each.to_object() for each in files], indent=0).encode()
-            self._layout.files.replace_text(target, data)
+            self._layout.files.replace_text(target, data, durable=True)
         else:
             self._layout.files.unlink(target)
 
     def digests(self) -> Iterator[Digest]:
-        for entry in sorted(os.listdir(self._layout.root / "adopted")):
+        for entry in self._layout.names_in("adopted"):
             try:
                 yield parse_digest(entry)
             except ValueError:

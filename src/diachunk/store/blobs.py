@@ -14,6 +14,7 @@ from diachunk.errors import ManifestError, StoreError, from_os_error
 from diachunk.limits import MiB
 from diachunk.manifest.model import ChunkList
 from diachunk.store.adopted import Adopted, AdoptedFile
+from diachunk.store.files import regular
 from diachunk.store.layout import Layout
 from diachunk.store.partial import Partial
 from diachunk.store.stamps import Stamp, read_stamp, write_stamp
@@ -48,7 +49,7 @@ class Blobs:
         """Looks for a blob. Never reads its bytes."""
         own = self.layout.blob(digest)
         claimed: Holding | None = None
-        status = _regular(own)
+        status = regular(own)
         if status is not None:
             stamp = read_stamp(self.layout.stamp(digest))
             if status.st_size == size and stamp is not None and stamp.proves(status, chunks.id):
@@ -131,7 +132,7 @@ class Blobs:
         blake3 = self._settle_conflict(digest, partial)
         if os.fstat(partial.fd).st_uid == os.geteuid():
             os.fchmod(partial.fd, self.layout.files.file_mode & 0o444)
-        if _regular(own) is None and os.path.lexists(own):
+        if regular(own) is None and os.path.lexists(own):
             self._move_aside(own)
         self.layout.files.rename(partial.path, own)
         self.layout.files.flush_dir(own.parent)
@@ -163,7 +164,7 @@ class Blobs:
         """Gives a file that was copied into the store and hashed there its name as a blob."""
         own = self.layout.blob(digest)
         try:
-            if _regular(own) is not None:
+            if regular(own) is not None:
                 self.layout.files.unlink(temporary)
                 stamp = replace(
                     Stamp.of(own.stat()), lists=stamp.lists, blake3=stamp.blake3, sha256=stamp.sha256
@@ -204,12 +205,3 @@ def hash_file(fd: int) -> Digest:
         running.update(buffer[:size])
         offset += size
     return running.digest()
-
-
-def _regular(path: Path) -> os.stat_result | None:
-    """The status of a regular file that is no link; None for anything else."""
-    try:
-        status = os.stat(path, follow_symlinks=False)
-    except OSError:
-        return None
-    return status if stat.S_ISREG(status.st_mode) else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diachunk.digest import Digest, parse_digest
-from diachunk.errors import ManifestError, StoreError, TrustError, UsageError
+from diachunk.errors import ManifestError, StoreError, TrustError, UsageError, from_os_error
 from diachunk.limits import DEFAULT
 from diachunk.manifest import Manifest, decode, encode
 from diachunk.store.files import read_small
@@ -67,7 +67,7 @@ class Catalog:
     def ids(self) -> list[Digest]:
         """Ids of all manifests here, sorted."""
         found = []
-        for entry in os.listdir(self._layout.root / "manifests"):
+        for entry in self._layout.names_in("manifests"):
             try:
                 found.append(parse_digest(entry.removesuffix(".json")))
             except ValueError:
@@ -167,7 +167,12 @@ class Catalog:
         """All local names, sorted."""
         root = self._layout.root / "refs"
         found = []
-        for directory, _, files in os.walk(root):
+
+        def refuse(error: OSError) -> None:
+            # Passing over a directory would make `gc` take its checkpoints for nameless.
+            raise from_os_error(error, "read", error.filename) from error
+
+        for directory, _, files in os.walk(root, onerror=refuse):
             for file in files:
                 name, _, revision = os.path.relpath(os.path.join(directory, file), root).rpartition("@")
                 manifest_id = self.ref(name, revision) if name and not file.startswith(".") else None
@@ -179,14 +184,14 @@ class Catalog:
 
     def pin(self, manifest_id: Digest) -> None:
         """Keeps a checkpoint that no name stands for (fetched by id, file or URL) from `gc`."""
-        self._layout.files.replace_text(self._layout.pin(manifest_id), b"")
+        self._layout.files.replace_text(self._layout.pin(manifest_id), b"", durable=True)
 
     def unpin(self, manifest_id: Digest) -> None:
         self._layout.files.unlink(self._layout.pin(manifest_id))
 
     def pins(self) -> set[Digest]:
         found = set()
-        for entry in os.listdir(self._layout.root / "pins"):
+        for entry in self._layout.names_in("pins"):
             try:
                 found.add(parse_digest(entry))
             except ValueError:

@@ -110,7 +110,7 @@ class Collector:
                 self._remove("leftover", path)
         for digest in self._store.blobs.adopted.digests():
             for file in self._store.blobs.adopted.get(digest):
-                if not file.path.exists() and not self._dry_run:
+                if not self._dry_run and not _may_be_there(file.path):
                     self._store.blobs.adopted.drop(digest, file.path)
 
     def _consider(self, path: Path, needed: set[Digest]) -> None:
@@ -143,7 +143,7 @@ class Collector:
     def _remove(self, kind: str, path: Path) -> None:
         self._note(kind, path.name, _disk_bytes(path))
         if not self._dry_run:
-            path.unlink(missing_ok=True)
+            self._store.layout.files.unlink(path)
 
     def _note(self, kind: str, label: str, size_bytes: int) -> None:
         self.collected.removed.append(Removed(kind, label, size_bytes))
@@ -158,6 +158,14 @@ def forget(store: Store, manifest: Manifest) -> None:
     store.catalog.unpin(manifest.id)
     store.snapshots.remove(manifest.id)
     store.catalog.remove(manifest.id)
+
+
+def _may_be_there(path: Path) -> bool:
+    """False only for what is certainly gone: another user's file may be out of sight."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
 
 
 def _disk_bytes(path: Path) -> int:

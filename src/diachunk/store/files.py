@@ -11,7 +11,7 @@ import stat
 import sys
 from pathlib import Path
 
-from diachunk.errors import from_os_error
+from diachunk.errors import StoreError, from_os_error, os_errors
 from diachunk.limits import CHUNK_BYTES
 
 _FICLONE = 0x40049409
@@ -33,8 +33,10 @@ class Files:
         self.file_mode = root_mode & 0o666
 
     def make_dirs(self, path: Path, below: Path) -> None:
-        """Makes `path` and what is missing between it and `below`."""
-        try:
+        """Makes `path` and what is missing between it and `below`, durably: a file in a directory whose own
+        name a power cut takes back is lost with it.
+        """
+        with os_errors("create", path):
             missing = []
             while path != below and not path.is_dir():
                 missing.append(path)
@@ -43,8 +45,7 @@ class Files:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(each)
                     os.chmod(each, self.dir_mode)
-        except OSError as error:
-            raise from_os_error(error, "create", path) from error
+                self.flush_dir(each.parent)
 
     def pwrite(self, fd: int, data: memoryview, offset: int, piece_bytes: int = CHUNK_BYTES) -> None:
         """Writes all of `data`, at most `piece_bytes` a system call (see store.pieces)."""
@@ -59,24 +60,33 @@ class Files:
         else:
             os.fdatasync(fd)
 
-    def flush_dir(self, path: Path) -> None:
-        """Makes the names in a directory durable. File systems that cannot (some FUSE) are left alone."""
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    def flush_dir(self, directory: Path | int) -> None:
+        """Makes the names in a directory (or open one) durable. File systems that cannot (some FUSE) are
+        left alone.
+        """
+        if isinstance(directory, int):
+            self._flush_open_dir(directory)
+            return
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._flush_open_dir(fd)
+        finally:
+            os.close(fd)
+
+    def _flush_open_dir(self, fd: int) -> None:
         try:
             os.fsync(fd)
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
                 raise
-        finally:
-            os.close(fd)
 
-    def rename(self, source: Path, target: Path) -> None:
-        os.rename(source, target)
+    def rename(self, source: Path, target: Path, *, dir_fd: int | None = None) -> None:
+        os.rename(source, target, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
 
-    def unlink(self, path: Path) -> bool:
+    def unlink(self, path: Path, *, dir_fd: int | None = None) -> bool:
         """Removes a name; False if it was not there."""
         try:
-            os.unlink(path)
+            os.unlink(path, dir_fd=dir_fd)
         except FileNotFoundError:
             return False
         return True
@@ -101,14 +111,19 @@ class Files:
                 os.unlink(temporary)
             raise from_os_error(error, "write", path) from error
 
-    def replace_link(self, path: Path, target: str) -> None:
-        """Makes `path` a symbolic link to `target`, in one step also when something else was there."""
+    def replace_link(self, path: Path, target: str) -> bool:
+        """Makes `path` a symbolic link to `target`, in one step also when something else was there.
+
+        Returns:
+            Whether it was none before. It is durable once its directory is flushed.
+        """
         temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
         try:
             if path.is_symlink() and os.readlink(path) == target:
-                return
+                return False
             os.symlink(target, temporary)
             self.rename(temporary, path)
+            return True
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -135,19 +150,49 @@ class Files:
         return True
 
 
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
+
+
+def regular(path: Path) -> os.stat_result | None:
+    """The status of a regular file that is no link; None for anything else.
+
+    Raises:
+        StoreError: nobody can tell: a directory on the way may not be entered, the disk fails.
+    """
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return None
+        raise from_os_error(error, "look at", path) from error
+    return status if stat.S_ISREG(status.st_mode) else None
+
+
 def read_small(path: Path, limit_bytes: int) -> bytes | None:
-    """Reads a regular file of at most `limit_bytes`; None if it is not there, no file, or larger."""
+    """Reads a regular file of at most `limit_bytes`; None if it is not there, no file, or larger.
+
+    Raises:
+        StoreError: it is there and cannot be read.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return None
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return None
+        raise from_os_error(error, "read", path) from error
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return None
-        with os.fdopen(fd, "rb", closefd=False) as file:
+        with os_errors("read", path), os.fdopen(fd, "rb", closefd=False) as file:
             data = file.read(limit_bytes + 1)
-    except OSError:
-        return None
     finally:
         os.close(fd)
     return data if len(data) <= limit_bytes else None
+
+
+def read_hint(path: Path, limit_bytes: int) -> bytes | None:
+    """As `read_small`, for what only saves work: unreadable is as good as absent."""
+    try:
+        return read_small(path, limit_bytes)
+    except StoreError:
+        return None

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from diachunk.digest import Digest
-from diachunk.errors import StoreError, from_os_error
+from diachunk.errors import StoreError, from_os_error, os_errors
 from diachunk.store.files import Files, read_small
 from diachunk.store.mounts import is_network, this_host
 
@@ -48,6 +48,7 @@ class Layout:
         try:
             if not root.exists() and create:
                 root.mkdir(parents=True, exist_ok=True)
+                Files().flush_dir(root.parent)
             status = root.stat()
             if not stat.S_ISDIR(status.st_mode):
                 raise StoreError(f"{root} is not a directory", hint="set DIACHUNK_HOME to another place")
@@ -120,6 +121,15 @@ class Layout:
         finally:
             os.close(fd)
 
+    def names_in(self, kind: str) -> list[str]:
+        """Names in one of the store's directories, sorted.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        with os_errors("read", self.root / kind):
+            return sorted(os.listdir(self.root / kind))
+
     # --- where things lie ----------------------------------------------------------------------------------
 
     def blob_dir(self, digest: Digest) -> Path:
@@ -142,10 +152,8 @@ class Layout:
     def partials(self, digest: Digest) -> list[Path]:
         """All partials of a blob, those of other chunk lists and hosts included."""
         directory, head = self.blob_dir(digest), f"{digest.hex()}."
-        try:
-            names = os.listdir(directory)
-        except FileNotFoundError:
-            return []
+        with os_errors("read", directory):
+            names = os.listdir(directory) if directory.exists() else []
         found = (name for name in names if name.startswith(head) and name.endswith(".partial"))
         return [directory / name for name in sorted(found)]
 
@@ -169,5 +177,6 @@ class Layout:
 
     def free_bytes(self) -> int:
         """What an unprivileged user may still write here."""
-        status = os.statvfs(self.root)
+        with os_errors("look at", self.root):
+            status = os.statvfs(self.root)
         return status.f_bavail * status.f_frsize

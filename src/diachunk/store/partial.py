@@ -21,7 +21,7 @@ from diachunk.bitmap import Bitmap
 from diachunk.chunking.verify import VerifiedChunk
 from diachunk.errors import StoreError, from_os_error
 from diachunk.manifest.model import ChunkList
-from diachunk.store.files import Files, read_small
+from diachunk.store.files import Files, read_hint
 from diachunk.store.pieces import PieceSize
 
 
@@ -104,7 +104,7 @@ class Partial:
         return _chunks_in(extents(self.fd, self.chunks.total_bytes), self.chunks)
 
     def _read_hint(self) -> Bitmap | None:
-        data = read_small(self._have_path, 32 + len(self.chunks) // 8 + 1)
+        data = read_hint(self._have_path, 32 + len(self.chunks) // 8 + 1)
         if not data or data[:32] != self.chunks.id:
             return None
         try:
@@ -170,6 +170,8 @@ class Partial:
             raise Vanished(
                 f"{self.path} was removed by another process", hint="run the same again"
             ) from error
+        except OSError as error:
+            raise from_os_error(error, "complete", self.path) from error
         if (named.st_dev, named.st_ino) != (os.fstat(self.fd).st_dev, os.fstat(self.fd).st_ino):
             raise Vanished(f"{self.path} was replaced by another process", hint="run the same again")
         try:
@@ -183,7 +185,7 @@ class Partial:
         """Removes a partial that turned out to be needless, if nobody else holds it, and closes it."""
         if self.locked:
             with contextlib.suppress(OSError):
-                os.unlink(self._name, dir_fd=self.dir_fd)
+                self._files.unlink(self._name, dir_fd=self.dir_fd)
         self.close()
 
     def close(self) -> None:

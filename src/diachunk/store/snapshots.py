@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from diachunk.digest import Digest
+from diachunk.errors import os_errors
 from diachunk.manifest import FileEntry, Manifest
 from diachunk.store.blobs import Blobs
 from diachunk.store.layout import Layout
@@ -26,6 +27,7 @@ class Snapshots:
         """Links every complete file of the (chosen) components. Idempotent; returns the directory."""
         root = self._layout.snapshot(manifest.id)
         files = self._layout.files
+        changed: set[Path] = set()
         for component, file in manifest.walk():
             if components is not None and component.name not in components:
                 continue
@@ -36,7 +38,11 @@ class Snapshots:
             files.make_dirs(link.parent, self._layout.root)
             inside = holding.adopted is None
             target = os.path.relpath(holding.path, link.parent) if inside else str(holding.path)
-            files.replace_link(link, target)
+            if files.replace_link(link, target):
+                changed.add(link.parent)
+        for directory in changed:
+            with os_errors("flush", directory):
+                files.flush_dir(directory)
         return root
 
     def name(self, name: str, revision: str, manifest_id: Digest) -> Path:
@@ -44,7 +50,9 @@ class Snapshots:
         link = self._layout.named_snapshot(name, revision)
         self._layout.files.make_dirs(link.parent, self._layout.root)
         target = self._layout.snapshot(manifest_id)
-        self._layout.files.replace_link(link, os.path.relpath(target, link.parent))
+        if self._layout.files.replace_link(link, os.path.relpath(target, link.parent)):
+            with os_errors("flush", link.parent):
+                self._layout.files.flush_dir(link.parent)
         return link
 
     def remove(self, manifest_id: Digest) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from diachunk.digest import Digest
-from diachunk.store.files import Files, read_small
+from diachunk.store.files import Files, read_hint
 
 _STAMP_BYTES_MAX = 64 * 1024
 _LISTS_MAX = 64
@@ -91,7 +91,7 @@ class Stamp:
 
 
 def read_stamp(path: Path) -> Stamp | None:
-    data = read_small(path, _STAMP_BYTES_MAX)
+    data = read_hint(path, _STAMP_BYTES_MAX)
     try:
         return Stamp.from_object(json.loads(data)) if data else None
     except (ValueError, RecursionError):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from diachunk.digest import Digest, digest_of
-from diachunk.errors import StoreError, from_os_error
+from diachunk.errors import StoreError, from_os_error, os_errors
 from diachunk.schedule.work import BlobFacts
 from diachunk.store.adopted import AdoptedFile
 from diachunk.store.blobs import Holding, Presence
@@ -129,7 +129,8 @@ class DirectoryDestination:
 
     def locate(self, facts: BlobFacts) -> Path | None:
         path = self.path(facts)
-        return path if path.is_file() else None
+        with os_errors("look at", path):
+            return path if path.is_file() else None
 
     def prove(self, facts: BlobFacts, holding: Holding, identity: Stamp) -> None:
         path = self.path(facts)
@@ -147,7 +148,8 @@ class DirectoryDestination:
                 f"{path} differs and diachunk did not put it there as it is now",
                 hint="move it away, or --force to replace it",
             )
-        stamp = Stamp.of(path.stat())
+        with os_errors("look at", path):
+            stamp = Stamp.of(path.stat())
         self._given_up[path] = stamp
         if known is not None and known[0] == facts.digest:
             # Ours to replace as before, also if this run fails, but no longer proof of anything.
@@ -161,11 +163,11 @@ class DirectoryDestination:
         return self.path(facts).with_name(name)
 
     def open(self, facts: BlobFacts) -> Partial:
-        try:
-            self._root.mkdir(parents=True, exist_ok=True)
+        with os_errors("create", self._root):
+            if not self._root.exists():
+                self._root.mkdir(parents=True, exist_ok=True)
+                self._store.layout.files.flush_dir(self._root.parent)
             files = Files(stat.S_IMODE(self._root.stat().st_mode))
-        except OSError as error:
-            raise from_os_error(error, "create", self._root) from error
         return Partial(
             self.partial(facts),
             facts.chunks,
@@ -177,10 +179,10 @@ class DirectoryDestination:
     def _finish(self, facts: BlobFacts, partial: Partial) -> None:
         path = self.path(facts)
         self._refuse_newcomer(facts, path)
-        os.rename(partial.path.name, path.name, src_dir_fd=partial.dir_fd, dst_dir_fd=partial.dir_fd)
+        files = self._store.layout.files
+        files.rename(Path(partial.path.name), Path(path.name), dir_fd=partial.dir_fd)
         if partial.dir_fd is not None:
-            with contextlib.suppress(OSError):
-                os.fsync(partial.dir_fd)
+            files.flush_dir(partial.dir_fd)
         adopted = self._store.blobs.adopted
         if path in self._given_up and (known := adopted.by_path(path)) is not None:
             adopted.drop(known[0], path)
@@ -200,8 +202,9 @@ class DirectoryDestination:
             )
 
     def free_bytes(self) -> int:
-        there = next(each for each in (self._root, *self._root.parents) if each.exists())
-        status = os.statvfs(there)
+        with os_errors("look at", self._root):
+            there = next(each for each in (self._root, *self._root.parents) if each.exists())
+            status = os.statvfs(there)
         return status.f_bavail * status.f_frsize
 
     def _record(self, digest: Digest, path: Path) -> AdoptedFile | None:
@@ -216,6 +219,8 @@ class DirectoryDestination:
             return os.stat(self.path(facts).name, dir_fd=dir_fd, follow_symlinks=False)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise from_os_error(error, "look at", self.path(facts)) from error
         finally:
             os.close(dir_fd)
 
@@ -234,6 +239,7 @@ class DirectoryDestination:
                 if make:
                     with contextlib.suppress(FileExistsError):
                         os.mkdir(part, dir_fd=fd)
+                        self._store.layout.files.flush_dir(fd)
                 deeper = os.open(part, flags | os.O_NOFOLLOW, dir_fd=fd)
             except FileNotFoundError:
                 raise
