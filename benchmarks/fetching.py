@@ -20,6 +20,7 @@ _BLOCK = 4 * 1024 * 1024
 _SMALL = 64 * 1024
 _FILES = 24
 DIACHUNK = (sys.executable, "-m", "diachunk")
+SPEED = "speed.json"
 
 
 def make_file(path: Path, size: int, seed: str) -> None:
@@ -106,6 +107,7 @@ def in_memory(folder: Path, rounds: int, size_mib: int) -> str:
     target = folder / "target"
     target.mkdir(exist_ok=True)
     rows = _race(folder, target, rounds, size_mib, flushed=False)
+    measure.keep(folder / SPEED, "onto tmpfs", rows, size_mib * 1024 * 1024)
     title = f"### Fetch {size_mib} MiB from one nginx on loopback, onto tmpfs (whole processes, start-up included)"
     return f"{title}\n\n{_table(rows, size_mib)}"
 
@@ -113,6 +115,7 @@ def in_memory(folder: Path, rounds: int, size_mib: int) -> str:
 def on_disk(folder: Path, rounds: int, size_mib: int) -> str:
     with tempfile.TemporaryDirectory(prefix="diachunk-bench-", dir=Path.home()) as disk:
         rows = _race(folder, Path(disk), rounds, size_mib, flushed=True)
+    measure.keep(folder / SPEED, "onto a disk, flushed", rows, size_mib * 1024 * 1024)
     title = "### The same onto a disk, both flushed (curl followed by `sync -d`)"
     return f"{title}\n\n{_table(rows, size_mib)}"
 

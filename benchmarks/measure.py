@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
@@ -40,12 +41,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A command line, and what has to happen before each run of it (not timed)."""
+    """A command line, and what has to happen before each run of it (not timed).
+
+    Attributes:
+        exits: the exit codes of a run that did what it was to do.
+    """
 
     name: str
     command: Sequence[str]
     before: Callable[[], None] = lambda: None
     environment: Mapping[str, str] = field(default_factory=dict)
+    exits: frozenset[int] = frozenset({0})
 
 
 def run_once(contender: Contender) -> Run:
@@ -65,8 +71,9 @@ def run_once(contender: Contender) -> Run:
     _, status, usage = os.wait4(process.pid, 0)
     wall_s = time.perf_counter() - started_at
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{contender.name} failed: {errors.decode(errors='replace')[-500:]}")
+    if process.returncode not in contender.exits:
+        said = errors.decode(errors="replace")[-500:]
+        raise SystemExit(f"{contender.name} ended with {process.returncode}: {said}")
     unit = 1 if sys.platform == "darwin" else 1024
     return Run(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit)
 
@@ -85,6 +92,29 @@ def race(contenders: Sequence[Contender], rounds: int, *, settle_s: float = 1.0)
                 rows[each.name].runs.append(run)
             print(f"  round {number}: {each.name}: {run.wall_s:.2f} s", file=sys.stderr, flush=True)
     return list(rows.values())
+
+
+def keep(file: Path, place: str, rows: Sequence[Row], size_bytes: int) -> None:
+    """Adds a race's figures to a JSON file, for the plot: every round, not only the medians."""
+    kept = json.loads(file.read_text()) if file.exists() else {"machine": machine(), "places": {}}
+    kept["places"][place] = {
+        "size_bytes": size_bytes,
+        "wall_s": {row.name: [round(run.wall_s, 3) for run in row.runs] for row in rows},
+    }
+    file.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def cpu_of(work: Callable[[], object]) -> float:
+    """CPU seconds, user and system, that this process spends in `work`, on all of its threads."""
+    before = time.process_time()
+    work()
+    return time.process_time() - before
+
+
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def ratio(faster: Row, slower: Row) -> float:

@@ -120,6 +120,8 @@ class Bench:
                 times.append(self.now + (transfer.goal - transfer.position) / self._rate(transfer.sim))
             elif transfer.answer.silent:
                 times.append(transfer.last_byte_at + self.limits.stall_s)
+                impatient_at = transfer.claim.started_at + self.limits.first_byte_s
+                times += [impatient_at] if impatient_at > self.now else []
             else:
                 times.append(self.now)
         if self.why is None:
@@ -162,7 +164,8 @@ class Bench:
         if transfer.claim.stream and self._passes_item(transfer):
             return
         if transfer.answer.silent and transfer.position < transfer.claim.size:
-            if self.now - transfer.last_byte_at >= self.limits.stall_s - EPSILON:
+            stalled = self.now - transfer.last_byte_at >= self.limits.stall_s - EPSILON
+            if stalled or self.schedule.overdue(transfer.claim, self.now):
                 self._end(transfer, Fault.STALLED)
         else:
             if not transfer.claim.stream:

@@ -96,9 +96,19 @@ def _limits(key: str, value: Any) -> Limits:
     return Limits.from_mapping(value)
 
 
+def _path(key: str, text: str) -> Path:
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{key}: no home directory for {text!r:.60}") from error
+    if "\0" in text:
+        raise UsageError(f"{key}: not a path: {text!r:.60}")
+    return path
+
+
 _READERS: Mapping[str, tuple[str, Callable[[str, Any], Any]]] = {
-    "home": ("home", lambda key, value: Path(_string(key, value)).expanduser()),
-    "stores": ("stores", lambda key, value: tuple(Path(each).expanduser() for each in _strings(key, value))),
+    "home": ("home", lambda key, value: _path(key, _string(key, value))),
+    "stores": ("stores", lambda key, value: tuple(_path(key, each) for each in _strings(key, value))),
     "origins": ("origins", _strings),
     "pins": ("pins", _pins),
     "max_down": ("max_down_bps", lambda key, value: parse_rate(_string(key, value))),
@@ -116,7 +126,7 @@ def parse_config(text: str, label: str) -> dict[str, Any]:
     """
     try:
         table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also of int(), for a number of 5,000 digits
         raise UsageError(f"{label}: not TOML: {error}") from error
     values: dict[str, Any] = {}
     for key, value in table.items():
@@ -144,7 +154,10 @@ def default_home() -> Path:
     """
     import platformdirs
 
-    home = platformdirs.user_cache_dir("diachunk", appauthor=False)
+    try:
+        home = platformdirs.user_cache_dir("diachunk", appauthor=False)
+    except RuntimeError:  # newer versions refuse instead of answering with a "~"
+        home = "~"
     if home.startswith("~") or not os.path.isabs(home):
         raise StoreError("no home directory to keep a store in", hint="set DIACHUNK_HOME to a directory")
     return Path(home)

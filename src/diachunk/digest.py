@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import TypeAlias
 
 from blake3 import blake3
@@ -25,9 +26,12 @@ def hasher() -> blake3:
     return blake3()
 
 
-def derive_id(canonical: bytes) -> Digest:
-    """The id of a manifest: BLAKE3 in derive_key mode over its canonical content."""
-    return blake3(canonical, derive_key_context=_MANIFEST_CONTEXT).digest()
+def derive_id(canonical: Iterable[bytes]) -> Digest:
+    """The id of a manifest: BLAKE3 in derive_key mode over its canonical content, which comes in pieces."""
+    running = blake3(derive_key_context=_MANIFEST_CONTEXT)
+    for piece in canonical:
+        running.update(piece)
+    return running.digest()
 
 
 def parse_digest(text: object) -> Digest:

@@ -13,18 +13,43 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-_USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s]*@")
-_QUERY = re.compile(r"(?P<url>[A-Za-z][A-Za-z0-9+.-]*://[^\s?#]*)\?[^\s#\"')]*")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_WORD_WITH_URL = re.compile(r"[^\s:]*(?::[^\s:]*)+")
+# A password may hold an unescaped "/", "?" or "#"; what follows a port is no password.
+_LOGIN = re.compile(r"[^/?#]*@|[^/?#:@]*:(?!\d{0,5}[/?#]).*@")
+_QUERY = re.compile(r"[^?#]*?(?P<query>\?[^#\"')]*)")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def redact(text: str) -> str:
-    """Takes userinfo and query strings out of every URL in `text`: both can hold credentials."""
-    return _QUERY.sub(r"\g<url>?…", _USERINFO.sub(r"\g<scheme>", text))
+    """Takes userinfo and query strings out of every URL in `text`: both can hold credentials.
+
+    Takes time linear in the text, which may come from a hostile server.
+    """
+    return _WORD_WITH_URL.sub(_redact_word, text) if "://" in text else text
+
+
+def _redact_word(match: re.Match[str]) -> str:
+    rest = match[0]
+    last_login = rest.rfind("@")
+    done: list[str] = []
+    while True:
+        head, scheme_end, rest = rest.partition("://")
+        done += [head, scheme_end]
+        if not scheme_end:
+            return "".join(done)
+        position = len(match[0]) - len(rest)
+        if position <= last_login and (login := _LOGIN.match(rest)):
+            rest = rest[login.end() :]
+        query_at = rest.find("?")
+        if query_at >= 0 and "://" not in rest[:query_at] and (query := _QUERY.match(rest)):
+            done.append(rest[:query_at] + "?…")
+            rest = rest[query.end() :]
 
 
 def printable(text: str) -> str:
-    """Replaces control and bidirectional characters, so that untrusted text cannot steer a terminal."""
+    """Replaces control and bidirectional characters, so that untrusted text cannot steer a terminal, and lone
+    surrogates, which no stream takes.
+    """
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 

@@ -24,6 +24,7 @@ class Limits:
     per_origin_max: int = 8
     connect_timeout_s: float = 5.0
     stall_s: float = 10.0
+    first_byte_s: float = 1.0
     min_rate_bps: int = 1 * KiB
     backoff_first_s: float = 0.5
     backoff_max_s: float = 30.0
@@ -62,7 +63,8 @@ class Limits:
                 raise UsageError(f"limits.{name}: no such limit", hint=f"known: {', '.join(sorted(known))}")
             wanted = (int, float) if known[name] == "float" else (int,)
             if isinstance(value, bool) or not isinstance(value, wanted) or not 0 < value < 2**53:
-                raise UsageError(f"limits.{name}: {value!r} is not a positive {known[name]}")
+                shown = "that number" if isinstance(value, int) and abs(value) >= 2**53 else f"{value!r:.40}"
+                raise UsageError(f"limits.{name}: {shown} is not a positive {known[name]}")
         limits = replace(cls(), **values)  # type: ignore[arg-type]
         if limits.lanes > limits.lanes_max:
             raise UsageError(f"limits.lanes: {limits.lanes} is over lanes_max ({limits.lanes_max})")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import base64
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import diachunk
 from diachunk.testing.bad_server import BadServer
 from diachunk.testing.faults import Fault, Redirect, Unauthorized
 from diachunk.testing.reply import Request
 from diachunk.testing.servers import Nginx
-from fixtures.checkpoints import Checkpoint, assert_same_files, published
+from fixtures.checkpoints import Checkpoint, assert_same_files, published, tree
 from fixtures.forward_proxy import ForwardProxy
 from fixtures.watch import failed_fetch, fetch
 
@@ -24,7 +26,8 @@ LOGIN = "Basic " + base64.b64encode(b"ada:s3cret-word").decode()
 @pytest.fixture
 def netrc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "netrc"
-    file.write_text("machine 127.0.0.1 login ada password s3cret-word\n")
+    login = "login ada password s3cret-word"
+    file.write_text(f"machine 127.0.0.1 {login}\nmachine stranger.test {login}\n")
     file.chmod(0o600)
     monkeypatch.setenv("NETRC", str(file))
 
@@ -97,14 +100,47 @@ def test_origins_that_only_the_manifest_names_get_no_credentials(
 ) -> None:
     with Nginx(small.root) as named:
         with BadServer(small.root) as stranger:
-            public = published(small.root, origins=[stranger.url], out=tmp_path / "public.json")
             # through a proxy, because a private address is refused to what only a manifest names
+            url = stranger.url.replace("127.0.0.1", "stranger.test")
+            public = published(small.root, origins=[url], out=tmp_path / "public.json")
             monkeypatch.setenv("http_proxy", f"http://{proxy.address}")
             monkeypatch.setenv("no_proxy", f"127.0.0.1:{named.port}")
             fetch(public, named.url, home=home)
             fetched = stranger.exchanges
         assert {each.authorization for each in named.requests()} == {LOGIN}
     assert {each.request.headers.get("authorization") for each in fetched} == {None}
+
+
+def test_behind_a_proxy_too_a_manifest_cannot_point_inside(
+    small: Checkpoint, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: ForwardProxy
+) -> None:
+    inside = ["http://127.0.0.1:1", "http://10.0.0.1", "http://[::1]", "http://localhost", "http://intranet"]
+    public = published(small.root, origins=inside, out=tmp_path / "public.json")
+    monkeypatch.setenv("http_proxy", f"http://{proxy.address}")
+    error = failed_fetch(public, home=home)
+    assert proxy.asked == []
+    assert error.message.count("private address") == len(inside)
+
+
+def test_a_host_that_only_a_manifest_names_is_not_even_knocked_at(
+    small: Checkpoint, home: Path, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.1)
+        url = f"http://localhost:{listener.getsockname()[1]}"
+        error = failed_fetch(published(small.root, origins=[url], out=tmp_path / "m.json"), home=home)
+        with pytest.raises(TimeoutError):
+            listener.accept()
+    assert "private address" in error.message
+
+
+def test_the_host_that_the_manifest_was_fetched_from_is_named_by_that(home: Path, tmp_path: Path) -> None:
+    root = tree(tmp_path / "served", {"w.bin": b"weights"})
+    with Nginx(tmp_path) as server:
+        file = tmp_path / "m.json"
+        diachunk.publish([root], name="x", out=file, store=False, origins=[f"{server.url}/served"])
+        snapshot = diachunk.fetch(f"{server.url}/m.json", home=home)
+    assert snapshot.path("w.bin").read_bytes() == b"weights"
 
 
 def test_a_redirect_is_resolved_once_a_file(small: Checkpoint, home: Path) -> None:

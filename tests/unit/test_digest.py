@@ -23,8 +23,8 @@ def test_bytes_in_pieces_give_the_same_digest() -> None:
 
 
 def test_a_manifest_id_is_in_a_domain_of_its_own() -> None:
-    assert derive_id(b"abc") != digest_of(b"abc")
-    assert derive_id(b"abc") == derive_id(b"abc") != derive_id(b"abd")
+    assert derive_id([b"abc"]) != digest_of(b"abc")
+    assert derive_id([b"abc"]) == derive_id([b"abc"]) != derive_id([b"abd"])
 
 
 def test_the_text_goes_there_and_back() -> None:

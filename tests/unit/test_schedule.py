@@ -291,3 +291,28 @@ def test_when_all_sources_are_out_it_ends_at_once(script: Script) -> None:
 
 def test_no_source_at_all_ends_at_once() -> None:
     assert Bench(chunks_of_4_mib(1), []).run().why == "no source has what is left"
+
+
+# --- a crowd -------------------------------------------------------------------------------------------------
+
+
+def test_one_good_origin_among_fifty_silent_ones_is_found_before_long() -> None:
+    sims = [*(Sim(f"mute {number}", script=lambda request: SILENT) for number in range(49)), Sim("good")]
+    bench = Bench(chunks_of_4_mib(10), sims).run()
+    first = bench.of("good")[0]
+    assert bench.why == ""
+    assert first.started_at <= 49 / DEFAULT.lanes * DEFAULT.first_byte_s + 0.1
+    assert all(each.started_at - first.started_at < 5 for each in bench.of("good"))
+
+
+def test_an_origin_that_answers_late_is_not_cut_short_while_no_other_waits() -> None:
+    slow = Sim("slow", latency_s=3 * DEFAULT.first_byte_s)
+    bench = Bench(chunks_of_4_mib(4), [slow]).run()
+    assert [each.ended for each in bench.requests] == [None] * len(bench.requests)
+
+
+def test_a_proven_origin_may_be_silent_as_long_as_any_other() -> None:
+    sims = [Sim("good", script=between(2, 60, SILENT)), *(Sim(f"dead {n}") for n in range(20))]
+    bench = Bench(chunks_of_4_mib(400), sims).run()
+    stalled = [each for each in bench.of("good") if each.ended is Fault.STALLED]
+    assert all(each.ended_at - each.started_at >= DEFAULT.stall_s - 1e-6 for each in stalled)

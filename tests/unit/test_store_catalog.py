@@ -12,6 +12,7 @@ from diachunk.digest import digest_of
 from diachunk.errors import StoreError, TrustError, UsageError
 from diachunk.manifest import encode
 from diachunk.store.adopted import AdoptedFile
+from diachunk.store.catalog import Catalog
 from diachunk.store.files import Files
 from diachunk.store.stamps import Stamp
 from diachunk.store.store import Store
@@ -49,7 +50,10 @@ def test_a_damaged_manifest_is_refused_by_name_and_passed_over_in_lists(store: S
     store.layout.manifest(ONE.id).write_bytes(data)
     with pytest.raises(StoreError, match=ONE.hex_id):
         store.catalog.get(ONE.id)
-    assert list(store.catalog.manifests()) == [TWO]
+    assert list(Catalog(store.layout).manifests()) == [TWO]
+    assert [each.id for each in store.catalog.manifests()] == store.catalog.ids(), (
+        "what is in memory is whole"
+    )
 
 
 def test_a_stray_file_among_the_manifests_is_no_manifest(store: Store) -> None:

@@ -12,7 +12,7 @@ from diachunk.digest import Digest
 from diachunk.errors import os_errors
 from diachunk.manifest import Manifest
 from diachunk.store.blobs import Presence
-from diachunk.store.collect import Collected, Collector, forget
+from diachunk.store.collect import Collected, Collector
 from diachunk.store.store import Store
 
 Home = str | os.PathLike[str] | None
@@ -159,9 +159,7 @@ def rm(targets: Iterable[str], *, home: Home = None) -> tuple[list[Manifest], Co
     """
     context = Context.make(home)
     manifests = [resolve(text, context, local=True).manifest for text in targets]
-    for manifest in manifests:
-        forget(context.store, manifest)
-    return manifests, _collector(context).collect()
+    return manifests, _collector(context).collect(removing=manifests)
 
 
 def gc(

@@ -76,6 +76,8 @@ class Context:
         origins: Iterable[str],
         max_down_bps: int | None,
         listener: Listener,
+        *,
+        manifest_url: str = "",
     ) -> Assembly:
         """The engine for one checkpoint: the user's origins, the manifest's, the site's stores as donors.
 
@@ -96,7 +98,9 @@ class Context:
         return Assembly(
             self.store,
             destination,
-            open_origins((*origins, *config.origins), manifest.origins, SourceContext(config.limits)),
+            open_origins(
+                (*origins, *config.origins), manifest.origins, SourceContext(config.limits), manifest_url
+            ),
             config.limits,
             lower=self.lower_stores,
             max_down_bps=max_down_bps or config.max_down_bps,

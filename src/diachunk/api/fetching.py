@@ -86,20 +86,23 @@ def fetch(
     """
     context = Context.make(home).with_patience(patience_s)
     if isinstance(target, Plan):
-        manifest, by_name = target.manifest, target.by_name
+        manifest, by_name, url = target.manifest, target.by_name, target.url
     else:
         resolved = resolve(os.fspath(target), context)
-        manifest, by_name = resolved.manifest, resolved.by is By.NAME
+        manifest, by_name, url = resolved.manifest, resolved.by is By.NAME, resolved.url
     chosen = _chosen(manifest, components)
     context.store.catalog.add(manifest)
     destination = context.destination(to, force=force)
-    assembly = context.assembly(manifest, destination, origins, max_down_bps, progress)
+    assembly = context.assembly(manifest, destination, origins, max_down_bps, progress, manifest_url=url)
     files = wanted(manifest, chosen, merged=destination.merges_equal_files)
     for _ in range(_FINAL_CHECKS):
         report = assembly.make_present(files)
-        directory = _settle(context, manifest, chosen, to, by_name=by_name)
-        if all(destination.find(facts).presence is Presence.PROVEN for facts in files):
-            return Snapshot(directory, manifest, report)
+        with context.store.layout.guard(sweeping=False):
+            # Once more: a `gc` or `rm` meanwhile may have taken the manifest, and then the next the files.
+            context.store.catalog.add(manifest)
+            directory = _settle(context, manifest, chosen, to, by_name=by_name)
+            if all(destination.find(facts).presence is Presence.PROVEN for facts in files):
+                return Snapshot(directory, manifest, report)
         time.sleep(0.1)
     raise StoreError("another process removes these files as they arrive", hint="is a `gc` or `rm` running?")
 
@@ -133,6 +136,7 @@ def plan(
         directory,
         tuple(dict.fromkeys((*origins, *context.config.origins, *manifest.origins))),
         resolved.by is By.NAME,
+        resolved.url,
     )
 
 

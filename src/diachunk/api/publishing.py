@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -97,8 +98,8 @@ def publish(
             _keep(context.store, manifest, hashed, copied=copy, force=force)
     finally:
         for temporary in inside.values():
-            with os_errors("remove", temporary):
-                temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # left behind, `gc` removes it
+                temporary.unlink()
     written = Path(out) if out is not None else None
     if written is not None:
         Files(0o755).replace_text(written, encode(manifest))

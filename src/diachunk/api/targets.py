@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ from diachunk.digest import Digest, parse_digest
 from diachunk.errors import ManifestError, UsageError, from_os_error
 from diachunk.manifest import Manifest, decode
 from diachunk.manifest.names import is_name, parse_ref
+from diachunk.sources.base import SourceFault
 from diachunk.sources.context import SourceContext, split_url
-from diachunk.sources.document import fetch_document
+from diachunk.sources.local import open_regular
 
 _ID = re.compile(r"[0-9a-f]{8,64}")
 
@@ -30,10 +32,11 @@ class By(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A target's manifest."""
+    """A target's manifest, and the URL that it came from, or ""."""
 
     manifest: Manifest
     by: By
+    url: str = ""
 
 
 def resolve(text: str, context: Context, *, local: bool = False) -> Resolved:
@@ -71,8 +74,10 @@ def _from_url(text: str, context: Context) -> Resolved:
         return Resolved(_from_file(Path(unquote(split.path)), context), By.FILE)
     if not text.startswith(("http://", "https://")):
         raise UsageError(f"{text}: not an http(s) or file URL")
+    from diachunk.sources.document import fetch_document  # `ls` and its like need no HTTP
+
     data = fetch_document(text, SourceContext(limits), limits.manifest_bytes_max)
-    return Resolved(_decode(data, text, context), By.URL)
+    return Resolved(_decode(data, text, context), By.URL, text)
 
 
 def _from_file(path: Path, context: Context) -> Manifest:
@@ -80,9 +85,12 @@ def _from_file(path: Path, context: Context) -> Manifest:
     if path.suffix == ".toml":
         raise UsageError(f"{path}: this version does not read recipes", hint="give a manifest (.json)")
     try:
-        with open(path, "rb") as file:
-            data = file.read(limit + 1)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        fd = open_regular(path)
+        with open(fd, "rb") as file:
+            data = file.read(min(limit, os.fstat(fd).st_size) + 1)
+    except SourceFault as fault:
+        raise UsageError(f"{path}: no such manifest file (not a regular file)") from fault
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError) as error:
         raise UsageError(f"{path}: no such manifest file") from error
     except OSError as error:
         raise from_os_error(error, "read", path) from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diachunk.digest import Digest
-from diachunk.errors import DiachunkError
+from diachunk.errors import DiachunkError, IntegrityError, StoreError
 from diachunk.transfer.assemble import Report
 
 
@@ -35,7 +35,10 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class FileReport:
-    """One file. `location` is what was read, None if nothing was there; `why` says more, or is ""."""
+    """One file. `location` is what was read, None if nothing was there; `why` says more, or is "".
+
+    `unreadable`: the disk or permissions kept bytes from being read, so that nobody knows whether they are wrong.
+    """
 
     checkpoint: str
     component: str
@@ -46,6 +49,7 @@ class FileReport:
     damage: tuple[Damage, ...] = ()
     repaired: bool = False
     why: str = ""
+    unreadable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +66,11 @@ class VerifyReport:
     def ok(self) -> bool:
         """Whether everything is right, or was put right."""
         return all(file.state is State.OK or file.repaired for file in self.files)
+
+    @property
+    def exit_code(self) -> int:
+        """0; or that of IntegrityError; or of StoreError where a file that is not right could not be read."""
+        wrong = [file for file in self.files if file.state is not State.OK and not file.repaired]
+        if any(file.unreadable for file in wrong):
+            return StoreError.exit_code
+        return IntegrityError.exit_code if wrong else 0

@@ -184,6 +184,8 @@ class _Walk:
             checked.path if checked else None,
             state,
             _damage(checked) if checked and state is not State.OK else (),
+            why=checked.unreadable if checked else "",
+            unreadable=bool(checked and checked.unreadable),
         )
         self.findings.append(_Finding(manifest, destination, facts, checked, report))
 
@@ -248,7 +250,8 @@ def _repair(
         except DiachunkError as error:
             failed = failed or error
             for each in findings:
-                each.report = replace(each.report, why=error.message)
+                why = "; ".join(filter(None, (each.report.why, error.message)))
+                each.report = replace(each.report, why=why)
             continue
         context.store.snapshots.build(manifest)
         total.fetched_bytes += done.fetched_bytes

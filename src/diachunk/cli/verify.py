@@ -11,7 +11,6 @@ import typer
 from diachunk.cli import text
 from diachunk.cli.options import Json, MaxDown, Origins, Quiet, Targets, Verbose, rate_of, subset_of
 from diachunk.cli.talk import Talk, stopping_means
-from diachunk.errors import IntegrityError
 
 if TYPE_CHECKING:
     from diachunk.api.verifying import FileReport, VerifyReport
@@ -43,7 +42,8 @@ def verify(
 ) -> None:
     """Check every byte that is here, and repair what is wrong.
 
-    Without TARGET: everything in the store. Exits 4 if something is damaged and was not repaired.
+    Without TARGET: everything in the store. Exits 4 if something is damaged and was not repaired, 6 if the
+    disk would not give its bytes.
     """
     max_down_bps, part = rate_of(max_down), subset_of(subset)
 
@@ -69,7 +69,7 @@ def verify(
     again = [*(target or ()), *(("--in", str(inside)) if inside else ())]
     _conclude(talk, report, text.command("verify", *again, "--repair"))
     if not report.ok:
-        raise typer.Exit(IntegrityError.exit_code)
+        raise typer.Exit(report.exit_code)
 
 
 def _right(file: FileReport) -> bool:
@@ -123,7 +123,7 @@ def _conclude(talk: Talk, report: VerifyReport, repair_command: str) -> None:
     talk.emit(
         "done",
         ok=report.ok,
-        exit_code=0 if report.ok else IntegrityError.exit_code,
+        exit_code=report.exit_code,
         files=len(report.files),
         wrong=sum(not _right(each) for each in report.files),
         repaired=sum(each.repaired for each in report.files),

@@ -112,6 +112,7 @@ class Health:
         resume_at: when it may be asked again.
         retry_at: the same while no other source is alive: then it is not parked.
         failed_at: when its latest fault was booked that was not part of one before.
+        requests: how many were ever started.
     """
 
     label: str
@@ -119,6 +120,7 @@ class Health:
     limits: Limits
     concurrency: Concurrency
     in_flight: int = 0
+    requests: int = 0
     faults_in_a_row: int = 0
     faults: int = 0
     bad_chunks: int = 0

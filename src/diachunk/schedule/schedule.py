@@ -133,7 +133,9 @@ class Schedule:
     def _start(self, claim: Claim) -> Claim:
         claim.last_byte_at = claim.started_at
         self._claims.append(claim)
-        self.health(claim.source).in_flight += 1
+        health = self.health(claim.source)
+        health.in_flight += 1
+        health.requests += 1
         return claim
 
     def _hedge(self, ready: Iterable[int], now: float) -> Claim | None:
@@ -177,6 +179,24 @@ class Schedule:
             if servable[number].retry_at <= now:
                 return self._assign(number, now)
         return None
+
+    def overdue(self, claim: Claim, now: float) -> bool:
+        """Whether an unproven source keeps others waiting for its first byte: sources that were never tried,
+        or, at the end, the items themselves, which a proven source could bring.
+
+        Among fifty origins of which one works, that one must not come after fifty stalls.
+        """
+        health = self.health(claim.source)
+        if claim.received_bytes or health.request_bps or health.tier is Tier.LOCAL:
+            return False
+        if now - claim.started_at < self.limits.first_byte_s:
+            return False
+        if self._board.all_assigned:
+            return self._board.has_safe_home(claim.run.first, now)
+        return any(
+            not each.health.requests and not each.health.out and self._board.next_item(each) is not None
+            for each in self._board.sources
+        )
 
     # --- telling what came of it ---------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout, make_headers
+from urllib3.util.connection import create_connection
 
 from diachunk.schedule.health import Fault
 from diachunk.sources.base import Flow, SourceFault
@@ -32,15 +33,31 @@ class PrivateAddress(OSError):
     """A host that only a manifest named turned out to be on a private network."""
 
 
+def _is_private(text: str) -> bool:
+    address = ipaddress.ip_address(text.split("%", 1)[0])
+    return not (getattr(address, "ipv4_mapped", None) or address).is_global
+
+
+def _private(host: str) -> PrivateAddress:
+    return PrivateAddress(f"{host} is a private address that only the manifest names; --origin lets it")
+
+
 def _refuse_private(sock: socket.socket | None) -> None:
-    """Checked on the connected address, so that a name that resolves differently later cannot slip by."""
-    if sock is None:
-        return
-    address = ipaddress.ip_address(str(sock.getpeername()[0]).split("%", 1)[0])
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    if not mapped.is_global:
+    """Once more, on the connected address: whatever led here, nothing is sent to it."""
+    if sock is not None and _is_private(address := str(sock.getpeername()[0])):
         sock.close()
-        raise PrivateAddress(f"{address} is a private address that only the manifest names; --origin lets it")
+        raise _private(address)
+
+
+def _refuse_private_name(host: str) -> None:
+    """Behind a proxy only the proxy resolves names; what needs no resolving is refused here."""
+    bare = host.strip("[]").rstrip(".").lower()
+    try:
+        private = _is_private(bare)
+    except ValueError:
+        private = "." not in bare or bare.endswith((".localhost", ".local", ".internal"))
+    if private:
+        raise _private(host)
 
 
 _waiting = threading.local()
@@ -73,17 +90,37 @@ class _WakeableHTTPS(_Wakeable, HTTPSConnection):
 
 
 class _PublicHTTPConnection(_Wakeable):
+    """Connects to public addresses only, without so much as knocking at others."""
+
+    def _new_conn(self) -> socket.socket:
+        if self.proxy:
+            return super()._new_conn()
+        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        addresses = [str(each[4][0]) for each in found]
+        public = [each for each in addresses if not _is_private(each)]
+        if not public:
+            raise _private(addresses[0] if addresses else self.host)
+        for address in public[:-1]:
+            with contextlib.suppress(OSError):
+                return self._connect_to(address)
+        return self._connect_to(public[-1])
+
+    def _connect_to(self, address: str) -> socket.socket:
+        return create_connection(
+            (address, self.port),
+            self.timeout,
+            source_address=self.source_address,
+            socket_options=self.socket_options,
+        )
+
     def connect(self) -> None:
         super().connect()
         if not self.proxy:
             _refuse_private(self.sock)
 
 
-class _PublicHTTPSConnection(_WakeableHTTPS):
-    def connect(self) -> None:
-        super().connect()
-        if not self.proxy:
-            _refuse_private(self.sock)
+class _PublicHTTPSConnection(_PublicHTTPConnection, HTTPSConnection):
+    pass
 
 
 class _HTTPPool(HTTPConnectionPool):
@@ -144,6 +181,8 @@ class Connections:
         host = split.hostname or ""
         proxies = getproxies()
         proxy = "" if proxy_bypass(host) else proxies.get(split.scheme, proxies.get("all", ""))
+        if proxy and not self._context.named_by_user:
+            _refuse_private_name(host)
         with self._lock:
             if proxy not in self._pools:
                 self._pools[proxy] = self._make_pool(proxy)

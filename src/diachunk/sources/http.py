@@ -123,9 +123,9 @@ class HttpOrigin:
             split = urlsplit(url)
             allowed = split.scheme in ("http", "https") and split.hostname and split.port != 0
         except ValueError as error:
-            raise SourceFault(Fault.FAILED, f"redirects to {redact(location):.80}") from error
+            raise SourceFault(Fault.FAILED, f"redirects to {redact(location[:400]):.80}") from error
         if not allowed:
-            raise SourceFault(Fault.FAILED, f"redirects to {redact(url):.80}")
+            raise SourceFault(Fault.FAILED, f"redirects to {redact(url[:400]):.80}")
         if self._scheme == "https" and split.scheme == "http":
             raise SourceFault(Fault.FAILED, f"redirects from https to plain http ({split.hostname})")
         return url

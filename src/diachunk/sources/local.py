@@ -54,6 +54,9 @@ class LocalFiles:
 
     The places are claims (another manifest's word, a file's allocated extents); the bytes are verified like
     any others.
+
+    Attributes:
+        errors: files that the disk or their permissions kept from being read, and why.
     """
 
     tier = Tier.LOCAL
@@ -61,6 +64,7 @@ class LocalFiles:
     def __init__(self, label: str, items: int) -> None:
         self.label = label
         self.has = Bitmap(items)
+        self.errors: dict[Path, str] = {}
         self._file_of = array("I", bytes(4 * items))
         self._offset_of = array("Q", bytes(8 * items))
         self._paths: list[Path] = []
@@ -89,7 +93,7 @@ class LocalFiles:
                         fd, opened = -1, self._file_of[item]
                         fd = self._open(opened)
                     piece = view[position + skip - start : position - start + ref.size]
-                    read_exactly(fd, self._offset_of[item] + skip, piece, flow, self.label)
+                    self._read(fd, item, skip, piece, flow)
                 position += ref.size
         finally:
             if fd >= 0:
@@ -98,11 +102,24 @@ class LocalFiles:
     def stream(self, run: Run, flow: Flow) -> Stream:
         raise SourceFault(Fault.FAILED, "local files are read by range")
 
+    def _read(self, fd: int, item: int, skip: int, view: memoryview, flow: Flow) -> None:
+        try:
+            read_exactly(fd, self._offset_of[item] + skip, view, flow, self.label)
+        except SourceFault as fault:
+            if isinstance(fault.__cause__, OSError):
+                self._note(self._paths[self._file_of[item]], fault.__cause__)
+            raise
+
+    def _note(self, path: Path, error: OSError) -> None:
+        self.errors.setdefault(path, error.strerror or type(error).__name__)
+
     def _open(self, number: int) -> int:
         path = self._paths[number]
         try:
             return open_regular(path)
         except OSError as error:
+            if not isinstance(error, FileNotFoundError):
+                self._note(path, error)
             raise SourceFault(Fault.MISSING, f"{path}: {error.strerror}") from error
 
     def files(self) -> Iterable[Path]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
+from urllib.parse import urlsplit
 
 from diachunk.errors import UsageError
 from diachunk.sources.base import Source
@@ -64,18 +65,34 @@ def _factory(scheme: str, text: str) -> Callable[[str, SourceContext], Any]:
     )
 
 
+def _same_host(url: str, named: str) -> bool:
+    """Whether a URL leads to the host of another, by the same scheme or over TLS."""
+    try:
+        one, two = urlsplit(url), urlsplit(named)
+    except ValueError:
+        return False
+    return one.hostname is not None and one.hostname == two.hostname and one.scheme in (two.scheme, "https")
+
+
 def open_origins(
-    named: tuple[str, ...], from_manifest: tuple[str, ...], context: SourceContext
+    named: tuple[str, ...], from_manifest: tuple[str, ...], context: SourceContext, manifest_url: str = ""
 ) -> list[Source]:
-    """Opens the user's origins and the manifest's, each once."""
+    """Opens the user's origins and the manifest's, each once.
+
+    Args:
+        manifest_url: where the user had the manifest fetched from, or "". Its host is named by that, too.
+    """
     stranger = SourceContext(context.limits, named_by_user=False)
-    wanted = dict.fromkeys(from_manifest, stranger) | dict.fromkeys(named, context)
+    wanted = {
+        text: context if manifest_url and _same_host(text, manifest_url) else stranger
+        for text in from_manifest
+    } | dict.fromkeys(named, context)
     opened = []
     for text in dict.fromkeys((*named, *from_manifest)):
         try:
             opened.append(open_origin(text, wanted[text]))
         except UsageError:
             # A manifest's origins are hints: one that makes no sense must not refuse the whole checkpoint.
-            if wanted[text].named_by_user:
+            if text in named:
                 raise
     return opened

@@ -85,13 +85,14 @@ class Blobs:
         """An adopted file is damaged or changed: the store no longer counts on it. It is left alone."""
         self.adopted.drop(digest, file.path)
 
-    def demote(self, digest: Digest, chunks: ChunkList) -> bool:
+    def demote(self, digest: Digest, chunks: ChunkList) -> Path | None:
         """Renames a damaged blob of ours to its partial, so that repairing it is an ordinary fetch.
 
-        What is no regular file (a directory or link in the blob's place) is moved aside, never followed.
+        What is no regular file (a directory or link in the blob's place) is moved aside, never followed; so is
+        another user's file in a shared store, which cannot be written to.
 
         Returns:
-            Whether the blob became the partial.
+            Where the blob's bytes are now: the partial, or aside; None if it was gone or no regular file.
         """
         own = self.layout.blob(digest)
         partial = self.layout.partial(digest, chunks.id)
@@ -99,25 +100,29 @@ class Blobs:
             self.layout.files.unlink(self.layout.stamp(digest))
             status = os.stat(own, follow_symlinks=False)
             regular = stat.S_ISREG(status.st_mode)
-            try:
-                if regular:
-                    os.chmod(own, self.layout.files.file_mode)
-            except PermissionError:
-                # Another user's file in a shared store: it cannot be written, but its name can be given away.
-                regular = False
-            if regular:
+            if regular and self._make_writable(own):
                 self.layout.files.rename(own, partial)
+                where = partial
             else:
-                self._move_aside(own)
+                where = self._move_aside(own)
             self.layout.files.flush_dir(own.parent)
         except FileNotFoundError:
-            return False
+            return None
         except OSError as error:
             raise from_os_error(error, "repair", own) from error
-        return regular
+        return where if regular else None
 
-    def _move_aside(self, own: Path) -> None:
-        self.layout.files.rename(own, own.with_name(f".{own.name[:32]}.moved-aside-{secrets.token_hex(4)}"))
+    def _make_writable(self, own: Path) -> bool:
+        try:
+            os.chmod(own, self.layout.files.file_mode)
+        except PermissionError:
+            return False
+        return True
+
+    def _move_aside(self, own: Path) -> Path:
+        aside = own.with_name(f".{own.name[:32]}.moved-aside-{secrets.token_hex(4)}")
+        self.layout.files.rename(own, aside)
+        return aside
 
     def open_partial(self, digest: Digest, chunks: ChunkList) -> Partial:
         """The partial of this blob under this chunk list, made if it is not there."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from diachunk.digest import Digest, parse_digest
 from diachunk.errors import ManifestError, StoreError, TrustError, UsageError, from_os_error
@@ -32,16 +33,19 @@ class Catalog:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        self._alive: WeakValueDictionary[Digest, Manifest] = WeakValueDictionary()
 
     # --- manifests -----------------------------------------------------------------------------------------
 
     def add(self, manifest: Manifest) -> None:
         """Keeps a manifest, in place of a damaged one of that id; a good one is left as it is."""
         with self._layout.guard(sweeping=False):
-            if self._why_broken(manifest.id) is not None:
-                path = self._layout.manifest(manifest.id)
-                self._layout.files.replace_text(path, encode(manifest), durable=True)
+            path, text = self._layout.manifest(manifest.id), encode(manifest)
+            same = read_small(path, len(text)) == text
+            if not same and self._why_broken(manifest.id) is not None:
+                self._layout.files.replace_text(path, text, durable=True)
             self.touch(manifest.id)
+        self._alive[manifest.id] = manifest
 
     def get(self, manifest_id: Digest) -> Manifest:
         """Reads a manifest back.
@@ -50,6 +54,10 @@ class Catalog:
             UsageError: it is not here.
             StoreError: what lies under its name is something else.
         """
+        manifest = self._alive[manifest_id] = self._read(manifest_id)
+        return manifest
+
+    def _read(self, manifest_id: Digest) -> Manifest:
         path = self._layout.manifest(manifest_id)
         data = read_small(path, DEFAULT.manifest_bytes_max)
         if data is None:
@@ -87,10 +95,13 @@ class Catalog:
         raise UsageError(f"{what} with an id that starts with {prefix}")
 
     def manifests(self) -> Iterator[Manifest]:
-        """All readable manifests; those in `broken` are passed over."""
+        """All readable manifests; those in `broken` are passed over.
+
+        One that somebody holds in memory is not read again: what has this id can be nothing else.
+        """
         for manifest_id in self.ids():
             try:
-                yield self.get(manifest_id)
+                yield self._alive.get(manifest_id) or self.get(manifest_id)
             except (StoreError, UsageError):
                 continue
 
@@ -104,7 +115,7 @@ class Catalog:
 
     def _why_broken(self, manifest_id: Digest) -> str | None:
         try:
-            self.get(manifest_id)
+            self._read(manifest_id)
         except (StoreError, UsageError) as error:
             return str(error)
         return None
@@ -184,7 +195,9 @@ class Catalog:
 
     def pin(self, manifest_id: Digest) -> None:
         """Keeps a checkpoint that no name stands for (fetched by id, file or URL) from `gc`."""
-        self._layout.files.replace_text(self._layout.pin(manifest_id), b"", durable=True)
+        path = self._layout.pin(manifest_id)
+        if not os.path.lexists(path):  # who may only read a store can still use what is complete in it
+            self._layout.files.replace_text(path, b"", durable=True)
 
     def unpin(self, manifest_id: Digest) -> None:
         self._layout.files.unlink(self._layout.pin(manifest_id))

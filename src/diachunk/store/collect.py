@@ -49,10 +49,17 @@ class Collector:
         self._now = time.time()
         self.collected = Collected()
 
-    def collect(self, *, older_than_s: float | None = None, max_bytes: int | None = None) -> Collected:
+    def collect(
+        self,
+        *,
+        removing: Iterable[Manifest] = (),
+        older_than_s: float | None = None,
+        max_bytes: int | None = None,
+    ) -> Collected:
         """Removes what no root needs; then, if asked, checkpoints least recently used first.
 
         Args:
+            removing: checkpoints to forget before that, names and pins included.
             older_than_s: also checkpoints that have a name but were not used for this long.
             max_bytes: also as many as it takes until the blobs fit into this.
 
@@ -60,6 +67,8 @@ class Collector:
             StoreError: the disk refused, or a manifest cannot be read: then nobody knows what it needs.
         """
         with self._store.layout.guard(sweeping=True):
+            for manifest in removing:
+                forget(self._store, manifest)
             return self._collect(older_than_s, max_bytes)
 
     def _collect(self, older_than_s: float | None, max_bytes: int | None) -> Collected:

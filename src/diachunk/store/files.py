@@ -84,11 +84,17 @@ class Files:
         os.rename(source, target, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
 
     def unlink(self, path: Path, *, dir_fd: int | None = None) -> bool:
-        """Removes a name; False if it was not there."""
+        """Removes a name; False if it was not there.
+
+        Raises:
+            StoreError: it may not be removed.
+        """
         try:
             os.unlink(path, dir_fd=dir_fd)
         except FileNotFoundError:
             return False
+        except OSError as error:
+            raise from_os_error(error, "remove", path) from error
         return True
 
     def replace_text(self, path: Path, data: bytes, *, durable: bool = False) -> None:
@@ -181,10 +187,12 @@ def read_small(path: Path, limit_bytes: int) -> bytes | None:
             return None
         raise from_os_error(error, "read", path) from error
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
             return None
         with os_errors("read", path), os.fdopen(fd, "rb", closefd=False) as file:
-            data = file.read(limit_bytes + 1)
+            # Python makes room for all that is asked for before it reads: a cap of 256 MiB is not asked for.
+            data = file.read(min(limit_bytes, status.st_size) + 1)
     finally:
         os.close(fd)
     return data if len(data) <= limit_bytes else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -28,6 +29,7 @@ def ingest(store: Store, source: Path) -> Path:
             writer.flush()
             files.flush_data(writer.fileno())
     except OSError as error:
-        target.unlink(missing_ok=True)
-        raise from_os_error(error, "copy", source) from error
+        with contextlib.suppress(OSError):
+            target.unlink()
+        raise from_os_error(error, "copy", error.filename or f"{source} into the store") from error
     return target

@@ -54,6 +54,7 @@ class Partial:
         self._name = path if dir_fd is None else Path(path.name)
         self.dir_fd = dir_fd
         self._flush_failed: OSError | None = None
+        self._completed = False
         self._present = Bitmap(len(chunks))
         self._present_lock = threading.Lock()
         self._write_lock = threading.Lock()
@@ -99,7 +100,8 @@ class Partial:
 
     def claimed(self) -> Bitmap:
         """Chunks that may be present: those in allocated extents; where those tell nothing, the hint's."""
-        if not self._shows_holes and (hint := self._read_hint()) is not None:
+        # Beside a file in a directory of the user's, a hint would have to be read by path: none is kept there.
+        if not self._shows_holes and self.dir_fd is None and (hint := self._read_hint()) is not None:
             return hint
         return _chunks_in(extents(self.fd, self.chunks.total_bytes), self.chunks)
 
@@ -149,6 +151,14 @@ class Partial:
         with self._present_lock:
             self._present.add(index)
 
+    def beat(self) -> None:
+        """Sets the file's mtime, which nothing else depends on until it is complete: `held_by_another` shows
+        it to those who wait. A file that is re-hashed grows by nothing, so its size would tell them less.
+        """
+        with self._write_lock, contextlib.suppress(OSError):
+            if self.fd >= 0 and not self._completed:
+                os.utime(self.fd)
+
     def flush(self) -> None:
         if self._flush_failed is None:
             try:
@@ -159,32 +169,32 @@ class Partial:
                 self._flush_failed = error
         if self._flush_failed is not None:
             raise from_os_error(self._flush_failed, "flush", self.path) from self._flush_failed
-        if not self._shows_holes:
+        if not self._shows_holes and self.dir_fd is None:
             self._write_hint()
 
     def complete(self) -> None:
         self.flush()
         try:
             named = os.stat(self._name, dir_fd=self.dir_fd, follow_symlinks=False)
-        except FileNotFoundError as error:
-            raise Vanished(
-                f"{self.path} was removed by another process", hint="run the same again"
-            ) from error
-        except OSError as error:
-            raise from_os_error(error, "complete", self.path) from error
-        if (named.st_dev, named.st_ino) != (os.fstat(self.fd).st_dev, os.fstat(self.fd).st_ino):
-            raise Vanished(f"{self.path} was replaced by another process", hint="run the same again")
-        try:
+            if (named.st_dev, named.st_ino) != (os.fstat(self.fd).st_dev, os.fstat(self.fd).st_ino):
+                raise Vanished(f"{self.path} was replaced by another process", hint="run the same again")
+            with self._write_lock:
+                self._completed = True  # Its stamp is taken next: from here on nothing may touch it.
             if self._finish:
                 self._finish(self)
             self._files.unlink(self._have_path)
+        except FileNotFoundError as error:
+            # Where locks do nothing, two may come here at once: one rename finds the name, the other does not.
+            raise Vanished(
+                f"{self.path} was removed by another process", hint="run the same again"
+            ) from error
         except OSError as error:
             raise from_os_error(error, "complete", self.path) from error
 
     def discard(self) -> None:
         """Removes a partial that turned out to be needless, if nobody else holds it, and closes it."""
         if self.locked:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(StoreError):
                 self._files.unlink(self._name, dir_fd=self.dir_fd)
         self.close()
 
@@ -249,8 +259,10 @@ def allocated(path: Path) -> int:
     return min(status.st_blocks * 512, status.st_size)
 
 
-def held_by_another(path: Path) -> int | None:
-    """How many bytes of disk a partial takes while another process holds its lock; None if nobody does."""
+def held_by_another(path: Path) -> tuple[int, int] | None:
+    """What changes of a partial while another process that holds its lock gets on: blocks of disk, and the
+    mtime in ns that its `beat` sets. None if nobody holds it.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
@@ -258,7 +270,8 @@ def held_by_another(path: Path) -> int | None:
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return os.fstat(fd).st_blocks * 512
+        status = os.fstat(fd)
+        return status.st_blocks, status.st_mtime_ns
     except OSError:
         return None
     finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from diachunk.errors import ManifestError, StoreError
@@ -170,10 +170,10 @@ class Assembly:
                 f"{facts.label}: the file here is what its digest says, and the manifest's chunks contradict it",
                 hint="do not use this manifest; the file was left alone",
             )
-        became_partial = held and self._destination.give_up_on(facts, holding)
+        where = self._destination.give_up_on(facts, holding) if held else checked.path
         self.report.repaired.append(checked)
-        if not became_partial:
-            self._salvage.append(checked)
+        if where is not None and where != self._destination.partial(facts):
+            self._salvage.append(replace(checked, path=where))
 
     def _count_present(self, facts: BlobFacts) -> None:
         key = facts.component, facts.path
@@ -288,14 +288,14 @@ class Assembly:
             StoreError: it made no progress for the patience.
         """
         self._listener(Notice(f"another diachunk is fetching {waiting[0].label}; waiting for it"))
-        progress_at, before = time.monotonic(), -1
+        progress_at = time.monotonic()
+        before: list[tuple[int, int] | None] = []
         while time.monotonic() - progress_at < self._limits.patience_s:
             held = [held_by_another(self._destination.partial(facts)) for facts in waiting]
             if all(each is None for each in held):
                 return
-            allocated = sum(each or 0 for each in held)
-            if allocated != before:
-                progress_at, before = time.monotonic(), allocated
+            if held != before:
+                progress_at, before = time.monotonic(), held
             time.sleep(_NEIGHBOUR_POLL_S)
         raise StoreError(
             f"another diachunk holds {waiting[0].label} and gets nowhere",

@@ -26,6 +26,8 @@ class Checked:
         good: chunks whose bytes match (of the subset, if one was asked for).
         bad: chunks whose bytes do not, in file order; those past the end of a file cut short included.
         identity: the file as it was before it was read; None if it was not there or no regular file.
+        unreadable: why the system refused some of its bytes ("Input/output error"), or "": then nobody knows
+            whether those are wrong.
     """
 
     facts: BlobFacts
@@ -33,6 +35,7 @@ class Checked:
     good: Bitmap
     bad: tuple[int, ...]
     identity: Stamp | None
+    unreadable: str = ""
 
     @property
     def actual_size(self) -> int | None:
@@ -85,6 +88,7 @@ def check_files(
             _good(work, number, bad.get(number, [])),
             tuple(bad.get(number, ())),
             identities[number],
+            source.errors.get(path, ""),
         )
         for number, (facts, path) in enumerate(files)
     ]

@@ -38,11 +38,11 @@ class Destination(Protocol):
         """Every chunk was verified on the held file, which was `identity` before it was read."""
         ...
 
-    def give_up_on(self, facts: BlobFacts, holding: Holding) -> bool:
+    def give_up_on(self, facts: BlobFacts, holding: Holding) -> Path | None:
         """The held file is damaged: makes room for a good one without losing anything of the user's.
 
         Returns:
-            Whether the very file became the partial, good chunks and all.
+            Where its bytes are now, good chunks and all; None if they are gone.
 
         Raises:
             StoreError: the file is the user's own and stands in the way.
@@ -77,10 +77,10 @@ class StoreDestination:
     def prove(self, facts: BlobFacts, holding: Holding, identity: Stamp) -> None:
         self._store.blobs.prove(facts.digest, holding, facts.chunks.id, identity)
 
-    def give_up_on(self, facts: BlobFacts, holding: Holding) -> bool:
+    def give_up_on(self, facts: BlobFacts, holding: Holding) -> Path | None:
         if holding.adopted is not None:
             self._store.blobs.disown(facts.digest, holding.adopted)
-            return False
+            return holding.path
         return self._store.blobs.demote(facts.digest, facts.chunks)
 
     def partial(self, facts: BlobFacts) -> Path:
@@ -138,7 +138,7 @@ class DirectoryDestination:
         ours = holding.adopted is not None and holding.adopted.ours
         self._store.blobs.adopted.put(facts.digest, AdoptedFile(path, stamp, ours))
 
-    def give_up_on(self, facts: BlobFacts, holding: Holding) -> bool:
+    def give_up_on(self, facts: BlobFacts, holding: Holding) -> Path | None:
         """The file stays until a good one takes its name; from here on it only no longer counts."""
         path = self.path(facts)
         known = self._store.blobs.adopted.by_path(path)
@@ -154,7 +154,7 @@ class DirectoryDestination:
         if known is not None and known[0] == facts.digest:
             # Ours to replace as before, also if this run fails, but no longer proof of anything.
             self._store.blobs.adopted.put(facts.digest, replace(known[1], stamp=stamp, ours=ours))
-        return False
+        return path
 
     def partial(self, facts: BlobFacts) -> Path:
         # The path's own digest keeps files of equal content apart: each of them needs a partial of its own.

@@ -12,6 +12,8 @@ from diachunk.schedule.schedule import Claim, Schedule
 from diachunk.sources.base import SourceFault
 from diachunk.transfer.throttle import Throttle
 
+_GRACE_S = 2.0
+
 
 class LaneFlow:
     """`sources.base.Flow` for one claim. Written by its lane; stopped by the session's watchdog."""
@@ -37,6 +39,8 @@ class LaneFlow:
         self._throttle = throttle
         self._stopping = stopping
         self._stop: Fault | None = None
+        self._stopped_at = 0.0
+        self._detail = ""
         self._wake: Callable[[], None] | None = None
         self._slice = limits.slice_min_bytes * 4
         self._lock = threading.Lock()
@@ -79,9 +83,7 @@ class LaneFlow:
         """Raises if this request was stopped."""
         stopped = self.stopped
         if stopped:
-            raise SourceFault(
-                stopped, f"no data for {self._limits.stall_s:g} s" if stopped is Fault.STALLED else ""
-            )
+            raise SourceFault(stopped, self._detail)
 
     def on_cancel(self, wake: Callable[[], None]) -> None:
         with self._lock:
@@ -89,10 +91,11 @@ class LaneFlow:
         if self.stopped:
             wake()
 
-    def stop(self, why: Fault) -> None:
+    def stop(self, why: Fault, detail: str = "") -> None:
         """Ends the request from another thread: marks it, then wakes its blocked read."""
         with self._lock:
-            self._stop = self._stop or why
+            if self._stop is None:
+                self._stop, self._detail, self._stopped_at = why, detail, self._clock()
             wake = self._wake
         if wake:
             wake()
@@ -108,6 +111,10 @@ class LaneFlow:
         dripping = self._window_bytes < self._limits.min_rate_bps * self._limits.stall_s
         self._window_at, self._window_bytes = now, 0
         return dripping
+
+    def unwakeable(self, now: float) -> bool:
+        """Whether its lane did not even notice that it was stopped: it connects, or looks up a name."""
+        return self._stop is not None and self.reading and now - self._stopped_at > _GRACE_S
 
     def begin_read(self) -> None:
         """From here on silence counts: the watchdog looks only at requests that are reading."""

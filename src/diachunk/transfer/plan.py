@@ -35,6 +35,7 @@ class Plan:
         disk_bytes: further disk space needed; `free_bytes` is what there is.
         directory: where the checkpoint will be.
         by_name: whether the target was a name, which fetching then makes stand for this manifest.
+        url: where the manifest was fetched from, or "".
     """
 
     manifest: Manifest
@@ -44,6 +45,7 @@ class Plan:
     directory: Path
     origins: tuple[str, ...]
     by_name: bool = False
+    url: str = ""
 
     @property
     def total_bytes(self) -> int:

@@ -15,13 +15,17 @@ from diachunk.schedule.claims import Ended
 from diachunk.schedule.health import Fault, Health, Tier
 from diachunk.schedule.work import WorkList
 from diachunk.sources.base import Source
-from diachunk.transfer.desk import Desk
+from diachunk.transfer.desk import Desk, Seat
+from diachunk.transfer.flow import LaneFlow
 from diachunk.transfer.lane import Lane
 from diachunk.transfer.progress import FileDone, How, Listener, silent
 from diachunk.transfer.report import Reporter
 from diachunk.transfer.sink import Sink
 
 _TICK_S = 0.1
+_LAST_TICK_S = 0.002
+BEAT_S = 3.0
+"""How often a session says to its neighbours that it is alive."""
 _GRACE_S = 2.0
 _LANES_ALIVE_MAX = 128
 _LOCAL_AT_ONCE = max(2, os.cpu_count() or 2)
@@ -88,6 +92,7 @@ class Session:
         )
         self._listener = listener
         self._lanes: list[Lane] = []
+        self._beat_at = 0.0
         for offer in offers:
             local = offer.source.tier is Tier.LOCAL
             self.desk.schedule.add(
@@ -112,7 +117,9 @@ class Session:
         try:
             self._start_lanes()
             while not self._over():
-                self.desk.over.wait(_TICK_S)
+                # Once it is over, the last lanes are on their way out: no spinning meanwhile.
+                if self.desk.over.wait(_TICK_S):
+                    time.sleep(_LAST_TICK_S)
                 self._watch()
                 reporter.tick()
                 self._tell_done_files()
@@ -154,18 +161,28 @@ class Session:
         now = self.desk.clock()
         with self.desk.changed:
             active = list(self.desk.active.items())
+            overdue = [flow for flow, _ in active if self.desk.schedule.overdue(flow.claim, now)]
+        for flow in overdue:
+            flow.stop(Fault.STALLED, f"no answer in {self.desk.limits.first_byte_s:g} s")
         for flow, seat in active:
-            silent_s = now - flow.slice_started_at
             if flow.stopped is None:
                 if flow.too_slow(now):
-                    flow.stop(Fault.STALLED)
-            elif flow.reading and silent_s > self.desk.limits.stall_s + _GRACE_S and not seat.abandoned:
-                with self.desk.changed:
-                    if flow not in self.desk.active:
-                        continue
-                    seat.abandoned = True
-                    self.desk.end(flow, Fault.STALLED, f"no answer for {silent_s:.0f} s")
-                self._replace_lane()
+                    flow.stop(Fault.STALLED, f"no data for {self.desk.limits.stall_s:g} s")
+            elif flow.unwakeable(now) and not seat.abandoned:
+                self._abandon(flow, seat)
+        if now - self._beat_at >= BEAT_S:
+            self._beat_at = now
+            for sink in self.desk.sinks:
+                sink.beat()
+
+    def _abandon(self, flow: LaneFlow, seat: Seat) -> None:
+        with self.desk.changed:
+            if flow not in self.desk.active:
+                return
+            seat.abandoned = True
+            silent_s = self.desk.clock() - flow.slice_started_at
+            self.desk.end(flow, flow.stopped, f"no answer for {silent_s:.0f} s")
+        self._replace_lane()
 
     def _shut_down(self) -> None:
         self.desk.stopping.set()

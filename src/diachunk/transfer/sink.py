@@ -22,6 +22,10 @@ class Sink(Protocol):
         """
         ...
 
+    def beat(self) -> None:
+        """Says to other processes that wait for this file that somebody is at work on it."""
+        ...
+
     def flush(self) -> None:
         """Makes what was written so far durable; may be called at any time, also while writes go on.
 
@@ -47,6 +51,9 @@ class NullSink:
 
     def write(self, chunk: VerifiedChunk, offset: int) -> None:
         raise AssertionError("verifying writes nothing")
+
+    def beat(self) -> None:
+        return
 
     def flush(self) -> None:
         return
