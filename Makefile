@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check bench clean help
+.PHONY: demo test check fuzz bench clean help
 help:            ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 10
 
@@ -26,6 +26,9 @@ demo: $(VENV)/.demo  ## the whole story on seeded random weights (300 MB; FULL=1
 test: $(VENV)/.dev  ## all tests
 	./tests/needs.sh
 	$(BIN)/python -m pytest -n auto
+
+fuzz: $(VENV)/.dev  ## coverage-guided fuzzing, FUZZ_SECONDS (600) for each target; FUZZ=NAME for one
+	$(BIN)/python -m tests.fuzz.run --seconds $(or $(FUZZ_SECONDS),600) $(addprefix --target ,$(FUZZ))
 
 check: $(VENV)/.dev  ## lint, format, types, floors
 	$(BIN)/ruff check .

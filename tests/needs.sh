@@ -7,6 +7,16 @@ have b3sum   || missing="$missing b3sum"
 have curl    || missing="$missing curl"
 have aria2c  || missing="$missing aria2"
 have openssl || missing="$missing openssl"
+# Small file systems on loop devices and shaped lines in network namespaces: only root can make those.
+if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ]; then
+    have mkfs.ext4  || missing="$missing e2fsprogs"
+    have mkfs.xfs   || missing="$missing xfsprogs"
+    have mkfs.btrfs || missing="$missing btrfs-progs"
+    have mount      || missing="$missing mount"
+    have setpriv    || missing="$missing util-linux"
+    have ip         || missing="$missing iproute2"
+    have tc         || missing="$missing iproute2"
+fi
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     export DEBIAN_FRONTEND=noninteractive

@@ -120,8 +120,9 @@ class Bench:
                 times.append(self.now + (transfer.goal - transfer.position) / self._rate(transfer.sim))
             elif transfer.answer.silent:
                 times.append(transfer.last_byte_at + self.limits.stall_s)
-                impatient_at = transfer.claim.started_at + self.limits.first_byte_s
-                times += [impatient_at] if impatient_at > self.now else []
+                for wait_s in (self.limits.first_byte_s / 2, self.limits.first_byte_s):
+                    impatient_at = transfer.claim.started_at + wait_s
+                    times += [impatient_at] if impatient_at > self.now else []
             else:
                 times.append(self.now)
         if self.why is None:

@@ -13,10 +13,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-_WORD_WITH_URL = re.compile(r"[^\s:]*(?::[^\s:]*)+")
+_WORD = re.compile(r"\S+")
 # A password may hold an unescaped "/", "?" or "#"; what follows a port is no password.
 _LOGIN = re.compile(r"[^/?#]*@|[^/?#:@]*:(?!\d{0,5}[/?#]).*@")
-_QUERY = re.compile(r"[^?#]*?(?P<query>\?[^#\"')]*)")
+_QUERY = re.compile(r"\?[^#]*")
+_CLOSING = "'\"`)]}>,.;:"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -25,11 +26,13 @@ def redact(text: str) -> str:
 
     Takes time linear in the text, which may come from a hostile server.
     """
-    return _WORD_WITH_URL.sub(_redact_word, text) if "://" in text else text
+    return _WORD.sub(_redact_word, text) if "://" in text else text
 
 
 def _redact_word(match: re.Match[str]) -> str:
     rest = match[0]
+    if "://" not in rest:
+        return rest
     last_login = rest.rfind("@")
     done: list[str] = []
     while True:
@@ -41,9 +44,12 @@ def _redact_word(match: re.Match[str]) -> str:
         if position <= last_login and (login := _LOGIN.match(rest)):
             rest = rest[login.end() :]
         query_at = rest.find("?")
-        if query_at >= 0 and "://" not in rest[:query_at] and (query := _QUERY.match(rest)):
-            done.append(rest[:query_at] + "?…")
-            rest = rest[query.end() :]
+        if query_at >= 0 and "://" not in rest[:query_at] and (query := _QUERY.match(rest, query_at)):
+            after = rest[query.end() :]
+            # What closes the sentence around a URL at its end is no secret.
+            closing = "" if after else query[0][len(query[0].rstrip(_CLOSING)) :]
+            done.append(rest[:query_at] + "?…" + closing)
+            rest = after
 
 
 def printable(text: str) -> str:

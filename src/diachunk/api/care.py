@@ -3,34 +3,70 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from diachunk.api.context import Context
 from diachunk.api.targets import resolve
 from diachunk.digest import Digest
 from diachunk.errors import os_errors
 from diachunk.manifest import Manifest
+from diachunk.manifest.outline import Outline
 from diachunk.store.blobs import Presence
+from diachunk.store.catalog import Catalog
 from diachunk.store.collect import Collected, Collector
 from diachunk.store.store import Store
 
 Home = str | os.PathLike[str] | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Held:
-    """One checkpoint of the store. `present_bytes` counts complete files; `names` may be empty."""
+    """One checkpoint of the store, as its manifest's outline says: claims, until `manifest` is asked for.
 
-    manifest: Manifest
+    Attributes:
+        id: the manifest's id.
+        name, revision: what the manifest calls itself.
+        total_bytes: of all files.
+        names: local names that stand for it, NAME@REVISION; may be empty.
+        present_bytes: of the files that are complete here.
+        used_at: seconds since the epoch.
+    """
+
+    id: Digest
+    name: str
+    revision: str
+    total_bytes: int
     names: tuple[str, ...]
     pinned: bool
     present_bytes: int
     used_at: float
+    catalog: Catalog = field(repr=False, compare=False)
+
+    @property
+    def hex_id(self) -> str:
+        return self.id.hex()
+
+    @property
+    def ref(self) -> str:
+        """NAME@REVISION, by what the manifest calls itself."""
+        return f"{self.name}@{self.revision}"
 
     @property
     def complete(self) -> bool:
-        return self.present_bytes == self.manifest.total_bytes
+        return self.present_bytes == self.total_bytes
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Read and proven when first asked for.
+
+        Raises:
+            StoreError: it is damaged.
+            UsageError: it was removed since.
+        """
+        return self.catalog.get(self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,34 +111,55 @@ def ls(home: Home = None) -> Listing:
     for ref in store.catalog.refs():
         names.setdefault(ref.manifest_id, []).append(str(ref))
     pins = store.catalog.pins()
+    own, disk_bytes = _own_files(store)
     held = [
         Held(
-            manifest,
-            tuple(names.get(manifest.id, ())),
-            manifest.id in pins,
-            present_bytes(store, manifest),
-            store.catalog.used_at(manifest.id),
+            outline.id,
+            outline.name,
+            outline.revision,
+            outline.total_bytes,
+            tuple(names.get(outline.id, ())),
+            outline.id in pins,
+            _present_bytes(store, outline, own),
+            store.catalog.used_at(outline.id),
+            store.catalog,
         )
-        for manifest in store.catalog.manifests()
+        for outline in store.catalog.outlines()
     ]
     held.sort(key=lambda each: -each.used_at)
-    return Listing(str(store.root), tuple(held), _disk_bytes(store), store.layout.free_bytes())
+    return Listing(str(store.root), tuple(held), disk_bytes, store.layout.free_bytes())
 
 
-def present_bytes(store: Store, manifest: Manifest) -> int:
+def _present_bytes(store: Store, outline: Outline, own: dict[str, int]) -> int:
     """Bytes of a checkpoint's files that are complete here."""
-    return sum(file.size for _, file in manifest.walk() if store.snapshots.holds(file))
+    return sum(
+        file.size
+        for file in outline.files()
+        if own.get(file.blake3.hex()) == file.size or store.blobs.holds(file.blake3, file.size)
+    )
 
 
-def _disk_bytes(store: Store) -> int:
+def _own_files(store: Store) -> tuple[dict[str, int], int]:
+    """The sizes of the store's own files by name, and the disk space that they take; partials and stamps too.
+
+    One walk over the directories costs less than to ask for thousands of blobs one by one.
+    """
+    sizes: dict[str, int] = {}
     total = 0
-    with os_errors("read"):
-        for directory in os.scandir(store.root / "blobs"):
-            if directory.is_dir(follow_symlinks=False):
-                total += sum(
-                    entry.stat(follow_symlinks=False).st_blocks * 512 for entry in os.scandir(directory)
-                )
-    return total
+    with os_errors("read"), os.scandir(store.root / "blobs") as directories:
+        for directory in directories:
+            if not directory.is_dir(follow_symlinks=False):
+                continue
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    try:
+                        status = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue  # a fetch that goes on gave it another name
+                    total += status.st_blocks * 512
+                    if stat.S_ISREG(status.st_mode) and entry.name.startswith(directory.name):
+                        sizes[entry.name] = status.st_size
+    return sizes, total
 
 
 def show(target: str, *, home: Home = None) -> tuple[Manifest, dict[tuple[str, str], Presence]]:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from diachunk.api.context import Context
 from diachunk.api.targets import By, resolve
-from diachunk.errors import StoreError, UsageError
+from diachunk.errors import UsageError
 from diachunk.manifest import Manifest
 from diachunk.store.blobs import Presence
-from diachunk.transfer.assemble import Report, wanted
+from diachunk.transfer.assemble import Report, gone_again, wanted
 from diachunk.transfer.plan import Plan, plan_components
 from diachunk.transfer.progress import Listener, silent
 
@@ -104,7 +104,7 @@ def fetch(
             if all(destination.find(facts).presence is Presence.PROVEN for facts in files):
                 return Snapshot(directory, manifest, report)
         time.sleep(0.1)
-    raise StoreError("another process removes these files as they arrive", hint="is a `gc` or `rm` running?")
+    raise gone_again()
 
 
 def plan(

@@ -101,9 +101,9 @@ def _decode(data: bytes, label: str, context: Context) -> Manifest:
     try:
         return decode(data, context.config.limits)
     except ManifestError as error:
-        error.args = (f"{label}: {error.message}",)
-        error.message = f"{label}: {error.message}"
-        raise
+        told = ManifestError(f"{label}: {error.message}", hint=error.hint)
+        told.rule = error.rule
+        raise told from error
 
 
 def _by_id(text: str, context: Context) -> Manifest | None:

@@ -20,6 +20,7 @@ class State(enum.Enum):
     TOO_LONG = "too long"
     MISSING = "missing"
     UNFINISHED = "unfinished"
+    MISLINKED = "linked elsewhere"
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,18 @@ class _Walk:
         with os_errors("look at", link):
             return link.is_symlink()
 
+    def _leads_astray(self, manifest: Manifest, facts: BlobFacts) -> bool:
+        """Whether the link that programs follow leads to another file than one known to hold these bytes."""
+        link = self._context.store.layout.snapshot(manifest.id) / facts.component / facts.path
+        with os_errors("look at", link):
+            if not link.is_symlink():
+                return False
+            target = link.resolve()
+        blobs = self._context.store.blobs
+        known = [file.path for file in blobs.adopted.get(facts.digest) if file.unchanged()]
+        own = self._context.store.layout.blob(facts.digest)
+        return target not in [each.resolve() for each in (own, *known)]
+
     def _outside(self, chunks: ChunkList) -> Bitmap:
         part, parts = self._subset or (1, 1)
         numbers = (int.from_bytes(chunks.digest(index)[:8], "big") for index in range(len(chunks)))
@@ -151,7 +163,8 @@ class _Walk:
         if checked.right:
             if not self._subset:
                 self._prove(destination, facts, checked)
-            self._add(manifest, destination, facts, checked, State.OK)
+            astray = destination.merges_equal_files and self._leads_astray(manifest, facts)
+            self._add(manifest, destination, facts, checked, State.MISLINKED if astray else State.OK)
             return
         actual = checked.actual_size or 0
         state = State.DAMAGED
@@ -183,7 +196,7 @@ class _Walk:
             facts.size,
             checked.path if checked else None,
             state,
-            _damage(checked) if checked and state is not State.OK else (),
+            _damage(checked) if checked and not checked.right else (),
             why=checked.unreadable if checked else "",
             unreadable=bool(checked and checked.unreadable),
         )
@@ -243,7 +256,7 @@ def _repair(
         try:
             done = assembly.make_present(
                 [each.facts for each in unique.values()],
-                [each.checked for each in unique.values() if each.checked is not None],
+                [each.checked for each in unique.values() if each.checked and not each.checked.right],
             )
         except (StoreError, UsageError):
             raise

@@ -37,12 +37,12 @@ def ls(as_json: Json = False) -> None:
         free_bytes=listing.free_bytes,
         checkpoints=[
             {
-                "name": held.manifest.name,
-                "revision": held.manifest.revision,
-                "id": held.manifest.hex_id,
+                "name": held.name,
+                "revision": held.revision,
+                "id": held.hex_id,
                 "refs": list(held.names),
                 "pinned": held.pinned,
-                "total_bytes": held.manifest.total_bytes,
+                "total_bytes": held.total_bytes,
                 "present_bytes": held.present_bytes,
                 "complete": held.complete,
                 "used_at": round(held.used_at, 3),
@@ -54,11 +54,11 @@ def ls(as_json: Json = False) -> None:
 
 def _row(held: Held, now: float) -> tuple[str, ...]:
     # A manifest's own name is only what it calls itself; without a local name it is set in brackets.
-    name = ", ".join(held.names) or f"({held.manifest.ref})"
+    name = ", ".join(held.names) or f"({held.ref})"
     return (
-        text.size(held.manifest.total_bytes),
-        text.percent(held.present_bytes, held.manifest.total_bytes),
+        text.size(held.total_bytes),
+        text.percent(held.present_bytes, held.total_bytes),
         text.ago(now - held.used_at),
-        held.manifest.hex_id[:16],
+        held.hex_id[:16],
         name,
     )

@@ -14,7 +14,7 @@ def remember(home: Path, fetched_bytes: int, elapsed_s: float) -> None:
     """Notes a fetch's mean rate. Best effort: a store that cannot take it is no error."""
     if fetched_bytes < _WORTH_BYTES or elapsed_s <= 0:
         return
-    temporary = home / f"{_FILE}.{os.getpid()}"
+    temporary = home / f"{_FILE}.{os.getpid()}.tmp"
     try:
         temporary.write_text(f"{int(fetched_bytes / elapsed_s)}\n", "ascii")
         temporary.replace(home / _FILE)

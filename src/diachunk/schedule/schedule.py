@@ -21,6 +21,7 @@ __all__ = ["Claim", "Ended", "Pause", "Schedule"]
 _STREAMS_A_BLOB = 3
 _DENIALS_A_BLOB = 2
 _IDLE_CHECK_S = 0.25
+_FIRST_BYTE_LEAST_S = 0.5
 
 
 class Schedule:
@@ -64,9 +65,11 @@ class Schedule:
         """What the calling lane should do next."""
         if self._ended is None and self._board.complete:
             self._ended = Ended()
+        now = self._clock()
+        if self._ended is None and self._lost_patience(now):
+            self._ended = Ended(f"no source gave anything for {self.limits.patience_s:g} s")
         if self._ended is not None:
             return self._ended
-        now = self._clock()
         ready = self._ready(now)
         for number in ready:
             claim = self._assign(number, now)
@@ -166,11 +169,18 @@ class Schedule:
         if any(each.usable(now) for each in servable.values()):
             return Pause(min([*resumes, now + _IDLE_CHECK_S]))
         deadline = self._progress_at + self.limits.patience_s
-        if now >= deadline:
-            self._ended = Ended(f"no source gave anything for {self.limits.patience_s:g} s")
-            return self._ended
         return self._retry(servable, now) or Pause(
             min([*(each.retry_at for each in servable.values()), deadline])
+        )
+
+    def _lost_patience(self, now: float) -> bool:
+        """Whether nothing came for too long, also while dead sources keep the lanes busy.
+
+        Not while a source is left that may be alive and has something to give, or to be asked for.
+        """
+        return now >= self._progress_at + self.limits.patience_s and not any(
+            each.health.usable(now) and (each.health.in_flight > 0 or self._board.next_item(each) is not None)
+            for each in self._board.sources
         )
 
     def _retry(self, servable: Mapping[int, Health], now: float) -> Claim | None:
@@ -187,16 +197,21 @@ class Schedule:
         Among fifty origins of which one works, that one must not come after fifty stalls.
         """
         health = self.health(claim.source)
-        if claim.received_bytes or health.request_bps or health.tier is Tier.LOCAL:
+        elapsed = now - claim.started_at
+        if health.request_bps or health.tier is Tier.LOCAL or elapsed < _FIRST_BYTE_LEAST_S:
             return False
-        if now - claim.started_at < self.limits.first_byte_s:
+        dripping = claim.received_bytes < self.limits.min_rate_bps * elapsed
+        if not dripping and now - claim.last_byte_at < self.limits.first_byte_s:
             return False
         if self._board.all_assigned:
-            return self._board.has_safe_home(claim.run.first, now)
-        return any(
+            return elapsed >= self.limits.first_byte_s and self._board.has_safe_home(claim.run.first, now)
+        waiting = sum(
             not each.health.requests and not each.health.out and self._board.next_item(each) is not None
             for each in self._board.sources
         )
+        # The more of them wait, the sooner it is the next one's turn: those that were only slow come again.
+        patience_s = self.limits.first_byte_s / (1 + waiting // self.limits.lanes)
+        return waiting > 0 and elapsed >= max(patience_s, _FIRST_BYTE_LEAST_S)
 
     # --- telling what came of it ---------------------------------------------------------------------------
 

@@ -56,7 +56,7 @@ class Adopted:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._digest_of: dict[Path, Digest] | None = None
+        self._digests_of: dict[Path, list[Digest]] | None = None
 
     def get(self, digest: Digest) -> list[AdoptedFile]:
         data = read_hint(self._layout.adopted(digest), _RECORD_BYTES_MAX)
@@ -67,16 +67,26 @@ class Adopted:
         files = (AdoptedFile.from_object(value) for value in values) if isinstance(values, list) else ()
         return [each for each in files if each is not None]
 
-    def put(self, digest: Digest, file: AdoptedFile) -> None:
-        """Records a file, in place of what was recorded for its path."""
-        if self._digest_of is not None:
-            self._digest_of[file.path] = digest
-        others = [each for each in self.get(digest) if each.path != file.path]
+    def put(self, digest: Digest, file: AdoptedFile, *, beside: bool = False) -> None:
+        """Records a file, in place of what was recorded for its path.
+
+        Args:
+            beside: keep that as well. For a file that is about to take its name: until it has, the record that is
+                true is the one whose file lies there, and a crash between the two must not make it a stranger's.
+        """
+        if self._digests_of is not None:
+            known = self._digests_of.setdefault(file.path, [])
+            known += [digest] if digest not in known else []
+        others = [
+            each
+            for each in self.get(digest)
+            if each.path != file.path or (beside and not each.stamp.same_file(file.stamp))
+        ]
         self._write(digest, [file, *others[: _PATHS_MAX - 1]])
 
     def drop(self, digest: Digest, path: Path) -> None:
-        if self._digest_of is not None and self._digest_of.get(path) == digest:
-            del self._digest_of[path]
+        if self._digests_of is not None:
+            self._digests_of[path] = [each for each in self._digests_of.get(path, []) if each != digest]
         self._write(digest, [each for each in self.get(digest) if each.path != path])
 
     def _write(self, digest: Digest, files: list[AdoptedFile]) -> None:
@@ -95,10 +105,23 @@ class Adopted:
                 continue
 
     def by_path(self, path: Path) -> tuple[Digest, AdoptedFile] | None:
-        """The record of a path, if there is one. Looks through all records once, then keeps count."""
-        if self._digest_of is None:
-            self._digest_of = {file.path: digest for digest in self.digests() for file in self.get(digest)}
-        digest = self._digest_of.get(path)
-        if digest is None:
-            return None
-        return next(((digest, file) for file in self.get(digest) if file.path == path), None)
+        """The record of a path, if there is one; of several, that of the file which lies there.
+
+        Looks through all records once, then keeps count.
+        """
+        found = [(digest, file) for digest in self.digests_of(path) for file in self.of(digest, path)]
+        return min(found, key=lambda each: each[1].unchanged() is None, default=None)
+
+    def digests_of(self, path: Path) -> tuple[Digest, ...]:
+        """What was recorded for a path, whether true or not any more."""
+        if self._digests_of is None:
+            self._digests_of = {}
+            for digest in self.digests():
+                for file in self.get(digest):
+                    self._digests_of.setdefault(file.path, []).append(digest)
+        return tuple(self._digests_of.get(path, ()))
+
+    def of(self, digest: Digest, path: Path) -> list[AdoptedFile]:
+        """The records of a path with these bytes, that of the file which lies there first."""
+        found = [each for each in self.get(digest) if each.path == path]
+        return sorted(found, key=lambda each: each.unchanged() is None)

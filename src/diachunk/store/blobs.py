@@ -16,7 +16,7 @@ from diachunk.manifest.model import ChunkList
 from diachunk.store.adopted import Adopted, AdoptedFile
 from diachunk.store.files import regular
 from diachunk.store.layout import Layout
-from diachunk.store.partial import Partial
+from diachunk.store.partial import Partial, Vanished
 from diachunk.store.stamps import Stamp, read_stamp, write_stamp
 
 
@@ -66,30 +66,40 @@ class Blobs:
             return claimed
         return Holding(Presence.PARTIAL if self.layout.partials(digest) else Presence.ABSENT)
 
+    def holds(self, digest: Digest, size: int) -> bool:
+        """Whether a complete file of that size is here, ours or adopted. Looks at no stamp of ours: a claim."""
+        status = regular(self.layout.blob(digest))
+        if status is not None and status.st_size == size:
+            return True
+        outside = (file.unchanged() for file in self.adopted.get(digest))
+        return any(status is not None and status.st_size == size for status in outside)
+
     def prove(self, digest: Digest, holding: Holding, chunk_list: Digest, identity: Stamp) -> None:
         """Every chunk of this list was verified on the held file: stamps it.
 
         `identity` is the file as it was *before* it was read, so that a change meanwhile is never stamped.
         """
         if holding.adopted is not None:
-            same = replace(holding.adopted.stamp, lists=(), blake3="", sha256="", verified_at=0.0) == identity
-            stamp = (holding.adopted.stamp if same else identity).adding(chunk_list=chunk_list)
+            old = holding.adopted.stamp
+            stamp = (old if old.same_file(identity) else identity).adding(chunk_list=chunk_list)
             self.adopted.put(digest, replace(holding.adopted, stamp=stamp))
             return
-        old = read_stamp(self.layout.stamp(digest))
-        bare = None if old is None else replace(old, lists=(), blake3="", sha256="", verified_at=0.0)
-        stamp = old if old is not None and bare == identity else identity
+        known = read_stamp(self.layout.stamp(digest))
+        stamp = known if known is not None and known.same_file(identity) else identity
         write_stamp(self.layout.files, self.layout.stamp(digest), stamp.adding(chunk_list=chunk_list))
 
     def disown(self, digest: Digest, file: AdoptedFile) -> None:
         """An adopted file is damaged or changed: the store no longer counts on it. It is left alone."""
         self.adopted.drop(digest, file.path)
 
-    def demote(self, digest: Digest, chunks: ChunkList) -> Path | None:
+    def demote(self, digest: Digest, chunks: ChunkList, judged: Stamp | None = None) -> Path | None:
         """Renames a damaged blob of ours to its partial, so that repairing it is an ordinary fetch.
 
         What is no regular file (a directory or link in the blob's place) is moved aside, never followed; so is
         another user's file in a shared store, which cannot be written to.
+
+        Args:
+            judged: the file that was found to be damaged; what has taken its place since is left alone.
 
         Returns:
             Where the blob's bytes are now: the partial, or aside; None if it was gone or no regular file.
@@ -97,8 +107,10 @@ class Blobs:
         own = self.layout.blob(digest)
         partial = self.layout.partial(digest, chunks.id)
         try:
-            self.layout.files.unlink(self.layout.stamp(digest))
             status = os.stat(own, follow_symlinks=False)
+            if judged is not None and not judged.matches(status):
+                return None
+            self.layout.files.unlink(self.layout.stamp(digest))
             regular = stat.S_ISREG(status.st_mode)
             if regular and self._make_writable(own):
                 self.layout.files.rename(own, partial)
@@ -139,10 +151,19 @@ class Blobs:
             os.fchmod(partial.fd, self.layout.files.file_mode & 0o444)
         if regular(own) is None and os.path.lexists(own):
             self._move_aside(own)
+        self._look_again(partial)
         self.layout.files.rename(partial.path, own)
         self.layout.files.flush_dir(own.parent)
         stamp = Stamp.of(os.fstat(partial.fd)).adding(chunk_list=chunk_list, blake3=blake3)
         write_stamp(self.layout.files, self.layout.stamp(digest), stamp)
+
+    def _look_again(self, partial: Partial) -> None:
+        """Where locks do nothing, another may have completed the blob and a third begun a new partial of the
+        same name: renaming that one over the good blob would take it away from programs that read it.
+        """
+        named, ours = os.stat(partial.path, follow_symlinks=False), os.fstat(partial.fd)
+        if (named.st_dev, named.st_ino) != (ours.st_dev, ours.st_ino):
+            raise Vanished(f"{partial.path} was completed by another process", hint="run the same again")
 
     def _settle_conflict(self, digest: Digest, partial: Partial) -> str:
         """When another chunk list claims this blob too, the whole-file hash decides which of them lies.

@@ -12,6 +12,7 @@ from diachunk.digest import Digest, parse_digest
 from diachunk.errors import ManifestError, StoreError, TrustError, UsageError, from_os_error
 from diachunk.limits import DEFAULT
 from diachunk.manifest import Manifest, decode, encode
+from diachunk.manifest.outline import Outline, outline
 from diachunk.store.files import read_small
 from diachunk.store.layout import Layout
 
@@ -59,11 +60,8 @@ class Catalog:
 
     def _read(self, manifest_id: Digest) -> Manifest:
         path = self._layout.manifest(manifest_id)
-        data = read_small(path, DEFAULT.manifest_bytes_max)
-        if data is None:
-            raise UsageError(f"no manifest {manifest_id.hex()[:16]}… here")
         try:
-            manifest = decode(data)
+            manifest = decode(self._text(manifest_id))
         except ManifestError as error:
             raise StoreError(
                 f"{path} is damaged: {error.message}", hint="remove it and fetch again"
@@ -71,6 +69,12 @@ class Catalog:
         if manifest.id != manifest_id:
             raise StoreError(f"{path} holds another manifest", hint="remove it and fetch again")
         return manifest
+
+    def _text(self, manifest_id: Digest) -> bytes:
+        data = read_small(self._layout.manifest(manifest_id), DEFAULT.manifest_bytes_max)
+        if data is None:
+            raise UsageError(f"no manifest {manifest_id.hex()[:16]}… here")
+        return data
 
     def ids(self) -> list[Digest]:
         """Ids of all manifests here, sorted."""
@@ -104,6 +108,21 @@ class Catalog:
                 yield self._alive.get(manifest_id) or self.get(manifest_id)
             except (StoreError, UsageError):
                 continue
+
+    def outlines(self) -> Iterator[Outline]:
+        """What all manifests say, chunk lists aside: fast, and claims. Those that break a rule are passed over.
+
+        In contrast to `manifests` nothing here is proven: not the ids, not the chunk lists.
+        """
+        for manifest_id in self.ids():
+            manifest = self._alive.get(manifest_id)
+            try:
+                yield self._outline(manifest_id) if manifest is None else Outline.of(manifest)
+            except (ManifestError, StoreError, UsageError):
+                continue
+
+    def _outline(self, manifest_id: Digest) -> Outline:
+        return outline(self._text(manifest_id), manifest_id)
 
     def broken(self) -> list[tuple[Path, str]]:
         """Manifests that are no longer what their name says, and why."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from diachunk.digest import Digest, parse_digest
 from diachunk.errors import from_os_error
 from diachunk.manifest import Manifest
-from diachunk.store.partial import held_by_another
+from diachunk.store.locks import held_by_another
 from diachunk.store.store import Store
 
 GRACE_S = 86400.0
@@ -114,7 +114,7 @@ class Collector:
         nested = [
             each for name in ("refs", "snapshots") for each in (self._store.root / name).rglob(".*.tmp")
         ]
-        for path in sorted({*self._store.root.glob("*/.*.tmp"), *nested}):
+        for path in sorted({*self._store.root.glob(".*.tmp"), *self._store.root.glob("*/.*.tmp"), *nested}):
             if self._is_old(path):
                 self._remove("leftover", path)
         for digest in self._store.blobs.adopted.digests():
@@ -131,8 +131,9 @@ class Collector:
                 self._remove("leftover", path)
             return
         if rest.endswith("partial"):
-            done = digest in needed and self._store.layout.blob(digest).exists()
-            if (digest in needed and not done) or not self._is_old(path) or held_by_another(path) is not None:
+            # An empty one was only ever a lock (store/locks.py).
+            of_use = digest in needed and _disk_bytes(path) and not self._store.layout.blob(digest).exists()
+            if of_use or not self._is_old(path) or held_by_another(path) is not None:
                 self.collected.kept_bytes += _disk_bytes(path)
             else:
                 self._remove("partial", path)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 import threading
@@ -22,6 +21,7 @@ from diachunk.chunking.verify import VerifiedChunk
 from diachunk.errors import StoreError, from_os_error
 from diachunk.manifest.model import ChunkList
 from diachunk.store.files import Files, read_hint
+from diachunk.store.locks import BusyLock
 from diachunk.store.pieces import PieceSize
 
 
@@ -36,7 +36,10 @@ class Partial:
 
     `finish` is called once, when everything is flushed: it gives the file its final name. With `dir_fd` the
     file is reached through that open directory alone, so that no link on the way can lead elsewhere; the
-    partial closes it.
+    partial closes it. `busy` is held for as long as it is open, too.
+
+    Attributes:
+        locked: nobody else works on it; True too where locks do nothing.
     """
 
     def __init__(
@@ -46,10 +49,14 @@ class Partial:
         files: Files,
         finish: Callable[[Partial], None] | None = None,
         dir_fd: int | None = None,
+        busy: BusyLock | None = None,
     ) -> None:
         self.path = path
         self.chunks = chunks
         self._files = files
+        self._busy = busy
+        if busy:
+            busy.holders += 1
         self._finish = finish
         self._name = path if dir_fd is None else Path(path.name)
         self.dir_fd = dir_fd
@@ -82,7 +89,7 @@ class Partial:
         status = os.fstat(self.fd)
         if not stat.S_ISREG(status.st_mode):
             raise StoreError(f"{self.path} is not a regular file")
-        self.locked = self._files.try_lock(self.fd)
+        self.locked = self._files.try_lock(self.fd) and (self._busy is None or self._busy.locked)
         # Only a new file: one that is there may have become a read-only blob since it was opened.
         if not status.st_size and status.st_uid == os.geteuid():
             os.fchmod(self.fd, self._files.file_mode)
@@ -158,6 +165,8 @@ class Partial:
         with self._write_lock, contextlib.suppress(OSError):
             if self.fd >= 0 and not self._completed:
                 os.utime(self.fd)
+        if self._busy:
+            self._busy.beat()
 
     def flush(self) -> None:
         if self._flush_failed is None:
@@ -207,6 +216,11 @@ class Partial:
         if self.dir_fd is not None:
             os.close(self.dir_fd)
             self.dir_fd = None
+        if self._busy:
+            busy, self._busy = self._busy, None
+            busy.holders -= 1
+            if not busy.holders:
+                busy.close()
 
 
 def extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
@@ -257,23 +271,3 @@ def allocated(path: Path) -> int:
     except OSError:
         return 0
     return min(status.st_blocks * 512, status.st_size)
-
-
-def held_by_another(path: Path) -> tuple[int, int] | None:
-    """What changes of a partial while another process that holds its lock gets on: blocks of disk, and the
-    mtime in ns that its `beat` sets. None if nobody holds it.
-    """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        status = os.fstat(fd)
-        return status.st_blocks, status.st_mtime_ns
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
-    return None

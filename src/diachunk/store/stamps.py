@@ -52,6 +52,15 @@ class Stamp:
             status.st_mtime_ns,
         )
 
+    def same_file(self, other: Stamp) -> bool:
+        """Whether two stamps are of one file in one state, whatever was verified on it."""
+        return (self.device, self.inode, self.size, self.mtime_ns) == (
+            other.device,
+            other.inode,
+            other.size,
+            other.mtime_ns,
+        )
+
     def proves(self, status: os.stat_result, chunk_list: Digest) -> bool:
         return chunk_list.hex() in self.lists and self.matches(status)
 

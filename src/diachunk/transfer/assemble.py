@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from diachunk.bitmap import Bitmap
 from diachunk.errors import ManifestError, StoreError
 from diachunk.limits import Limits
 from diachunk.manifest import Manifest
@@ -20,7 +21,8 @@ from diachunk.sources.base import Source
 from diachunk.sources.donors import find_donors
 from diachunk.sources.local import LocalFiles
 from diachunk.store.blobs import Holding, Presence
-from diachunk.store.partial import Partial, Vanished, allocated, held_by_another
+from diachunk.store.locks import held_by_another
+from diachunk.store.partial import Partial, Vanished, allocated
 from diachunk.store.store import Store
 from diachunk.transfer.check import Checked, check_files
 from diachunk.transfer.destination import Destination
@@ -115,7 +117,7 @@ class Assembly:
             missing = self._prove_claims(missing)
             if not missing:
                 return
-        raise StoreError("other processes keep changing these files", hint="run the same again")
+        raise gone_again()
 
     # --- what is here already ------------------------------------------------------------------------------
 
@@ -170,7 +172,7 @@ class Assembly:
                 f"{facts.label}: the file here is what its digest says, and the manifest's chunks contradict it",
                 hint="do not use this manifest; the file was left alone",
             )
-        where = self._destination.give_up_on(facts, holding) if held else checked.path
+        where = self._destination.give_up_on(facts, holding, checked.identity) if held else checked.path
         self.report.repaired.append(checked)
         if where is not None and where != self._destination.partial(facts):
             self._salvage.append(replace(checked, path=where))
@@ -240,17 +242,30 @@ class Assembly:
     def _local_offers(self, work: WorkList, partials: Sequence[Partial]) -> list[Offer]:
         """The partials' own extents first, then every other local file that may hold wanted chunks."""
         resumed = LocalFiles("what is here", len(work))
-        for number, partial in enumerate(partials):
-            claims = partial.claimed()
-            if not len(claims):
-                continue
-            for item in work.items_of(number):
+        held = [(partial, partial.claimed()) for partial in partials]
+        for number, (partial, claims) in enumerate(held):
+            for item in work.items_of(number) if len(claims) else ():
                 if work.chunk_of(item) in claims:
                     resumed.claim(item, partial.path, work.offset(item))
+        self._offer_elsewhere(work, held, resumed)
         self._offer_salvage(work, resumed)
         offers = [Offer(resumed, resumed.has)] if len(resumed.has) else []
         donors = find_donors(work, (self._store, *self._lower), [partial.path for partial in partials])
         return [*offers, Offer(donors, donors.has)] if donors else offers
+
+    def _offer_elsewhere(
+        self, work: WorkList, held: Sequence[tuple[Partial, Bitmap]], source: LocalFiles
+    ) -> None:
+        """Chunks that a partial holds and that count as another file's: that one came first in the list."""
+        held = [(partial, claims) for partial, claims in held if len(claims)]
+        if not held:
+            return
+        items = {work.digest(item): item for item in range(len(work)) if item not in source.has}
+        for partial, claims in held:
+            for index in claims:
+                item = items.get(partial.chunks.digest(index))
+                if item is not None:
+                    source.claim(item, partial.path, partial.chunks.offsets[index])
 
     def _offer_salvage(self, work: WorkList, source: LocalFiles) -> None:
         """The good chunks of damaged files that stay where they are: the user's own, those being replaced."""
@@ -291,7 +306,16 @@ class Assembly:
         progress_at = time.monotonic()
         before: list[tuple[int, int] | None] = []
         while time.monotonic() - progress_at < self._limits.patience_s:
-            held = [held_by_another(self._destination.partial(facts)) for facts in waiting]
+            # Both the file itself, and (a fetch into another directory, `transfer/destination.py`) its blob.
+            paths = [
+                path
+                for facts in waiting
+                for path in (
+                    self._destination.partial(facts),
+                    self._store.layout.partial(facts.digest, facts.chunks.id),
+                )
+            ]
+            held = [held_by_another(path) for path in paths]
             if all(each is None for each in held):
                 return
             if held != before:
@@ -301,6 +325,14 @@ class Assembly:
             f"another diachunk holds {waiting[0].label} and gets nowhere",
             hint="stop that process, then run the same again",
         )
+
+
+def gone_again() -> StoreError:
+    """What a fetch says that loses, time and again, to a removal at the same time."""
+    return StoreError(
+        "another process removes these files as they arrive",
+        hint="is a `gc` or `rm` running? run the same again",
+    )
 
 
 def _files_at_once() -> int:

@@ -86,6 +86,8 @@ class Desk:
                 if isinstance(step, Ended):
                     self.over.set()
                     self.changed.notify_all()
+                    for other in self.active if step.why else ():
+                        other.stop(Fault.CANCELLED)  # What it waits for would come too late.
                     return None
                 if isinstance(step, Pause):
                     self.changed.wait(max(0.001, step.until - self.clock()))

@@ -15,6 +15,7 @@ from diachunk.schedule.work import BlobFacts
 from diachunk.store.adopted import AdoptedFile
 from diachunk.store.blobs import Holding, Presence
 from diachunk.store.files import Files
+from diachunk.store.locks import BusyLock
 from diachunk.store.partial import Partial
 from diachunk.store.stamps import Stamp
 from diachunk.store.store import Store
@@ -38,8 +39,11 @@ class Destination(Protocol):
         """Every chunk was verified on the held file, which was `identity` before it was read."""
         ...
 
-    def give_up_on(self, facts: BlobFacts, holding: Holding) -> Path | None:
+    def give_up_on(self, facts: BlobFacts, holding: Holding, judged: Stamp) -> Path | None:
         """The held file is damaged: makes room for a good one without losing anything of the user's.
+
+        Args:
+            judged: the file as it was when it was read.
 
         Returns:
             Where its bytes are now, good chunks and all; None if they are gone.
@@ -77,11 +81,11 @@ class StoreDestination:
     def prove(self, facts: BlobFacts, holding: Holding, identity: Stamp) -> None:
         self._store.blobs.prove(facts.digest, holding, facts.chunks.id, identity)
 
-    def give_up_on(self, facts: BlobFacts, holding: Holding) -> Path | None:
+    def give_up_on(self, facts: BlobFacts, holding: Holding, judged: Stamp) -> Path | None:
         if holding.adopted is not None:
             self._store.blobs.disown(facts.digest, holding.adopted)
             return holding.path
-        return self._store.blobs.demote(facts.digest, facts.chunks)
+        return self._store.blobs.demote(facts.digest, facts.chunks, judged)
 
     def partial(self, facts: BlobFacts) -> Path:
         return self._store.layout.partial(facts.digest, facts.chunks.id)
@@ -107,6 +111,7 @@ class DirectoryDestination:
         self._root = Path(os.path.abspath(root))
         self._force = force
         self._given_up: dict[Path, Stamp] = {}
+        self._busy: dict[Path, BusyLock] = {}
 
     def path(self, facts: BlobFacts) -> Path:
         return self._root / facts.component / facts.path
@@ -138,7 +143,7 @@ class DirectoryDestination:
         ours = holding.adopted is not None and holding.adopted.ours
         self._store.blobs.adopted.put(facts.digest, AdoptedFile(path, stamp, ours))
 
-    def give_up_on(self, facts: BlobFacts, holding: Holding) -> Path | None:
+    def give_up_on(self, facts: BlobFacts, holding: Holding, judged: Stamp) -> Path | None:
         """The file stays until a good one takes its name; from here on it only no longer counts."""
         path = self.path(facts)
         known = self._store.blobs.adopted.by_path(path)
@@ -174,20 +179,31 @@ class DirectoryDestination:
             files,
             lambda partial: self._finish(facts, partial),
             self._dir(facts, make=True),
+            self._busy_with(facts),
         )
+
+    def _busy_with(self, facts: BlobFacts) -> BusyLock:
+        path = self._store.layout.partial(facts.digest, facts.chunks.id)
+        lock = self._busy.get(path)
+        if lock is None or not lock.holders:
+            lock = self._busy[path] = BusyLock(path, self._store.layout.files)
+        return lock
 
     def _finish(self, facts: BlobFacts, partial: Partial) -> None:
         path = self.path(facts)
         self._refuse_newcomer(facts, path)
-        files = self._store.layout.files
+        files, adopted = self._store.layout.files, self._store.blobs.adopted
+        stamp = Stamp.of(os.fstat(partial.fd)).adding(chunk_list=facts.chunks.id)
+        record = AdoptedFile(path, stamp, ours=True)
+        # Written ahead: stopped between the two, the file would count as the user's for ever.
+        adopted.put(facts.digest, record, beside=True)
         files.rename(Path(partial.path.name), Path(path.name), dir_fd=partial.dir_fd)
         if partial.dir_fd is not None:
             files.flush_dir(partial.dir_fd)
-        adopted = self._store.blobs.adopted
-        if path in self._given_up and (known := adopted.by_path(path)) is not None:
-            adopted.drop(known[0], path)
-        stamp = Stamp.of(os.fstat(partial.fd)).adding(chunk_list=facts.chunks.id)
-        adopted.put(facts.digest, AdoptedFile(path, stamp, ours=True))
+        for digest in adopted.digests_of(path) if path in self._given_up else ():
+            if digest != facts.digest:
+                adopted.drop(digest, path)
+        adopted.put(facts.digest, record)
 
     def _refuse_newcomer(self, facts: BlobFacts, path: Path) -> None:
         """A file that appeared, or was changed, while this one was fetched is the user's."""
@@ -208,7 +224,7 @@ class DirectoryDestination:
         return status.f_bavail * status.f_frsize
 
     def _record(self, digest: Digest, path: Path) -> AdoptedFile | None:
-        return next((each for each in self._store.blobs.adopted.get(digest) if each.path == path), None)
+        return next(iter(self._store.blobs.adopted.of(digest, path)), None)
 
     def _status(self, facts: BlobFacts) -> os.stat_result | None:
         try:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from diachunk.bitmap import Bitmap
 from diachunk.manifest import Manifest
 from diachunk.schedule.work import BlobFacts, WorkList
 from diachunk.sources.donors import find_donors
@@ -70,7 +71,8 @@ def plan_components(
     """Returns the components' plans and the disk space needed, in bytes."""
     missing = [facts for facts in files if destination.find(facts).path is None]
     work = WorkList(missing)
-    held = _held_items(work, destination)
+    claims = [read_claims(destination.partial(facts), facts.chunks) for facts in missing]
+    elsewhere = _held_elsewhere(work, claims)
     donors = find_donors(work, (store, *lower))
     disk = 0
     sums: dict[str, list[int]] = {}
@@ -82,12 +84,13 @@ def plan_components(
     for number, facts in enumerate(missing):
         row = sums[facts.component]
         row[2] -= facts.size
-        own = sum(work.size(item) for item in work.items_of(number) if item in held)
-        reuse = own + sum(
-            work.size(item)
-            for item in work.items_of(number)
-            if item not in held and donors is not None and item in donors.has
-        )
+        own = reuse = 0
+        for item in work.items_of(number):
+            if work.chunk_of(item) in claims[number]:
+                own += work.size(item)
+            elif item in elsewhere or (donors is not None and item in donors.has):
+                reuse += work.size(item)
+        reuse += own
         fetch = sum(work.size(item) for item in work.items_of(number)) - reuse
         row[3] += facts.size - fetch
         row[4] += fetch
@@ -95,10 +98,9 @@ def plan_components(
     return tuple(ComponentPlan(name, *row) for name, row in sums.items()), disk
 
 
-def _held_items(work: WorkList, destination: Destination) -> set[int]:
-    """Items that an earlier, unfinished run may have left in the partials."""
-    held: set[int] = set()
-    for number, facts in enumerate(work.blobs):
-        claims = read_claims(destination.partial(facts), facts.chunks)
-        held.update(item for item in work.items_of(number) if work.chunk_of(item) in claims)
-    return held
+def _held_elsewhere(work: WorkList, claims: Sequence[Bitmap]) -> set[int]:
+    """Items that an earlier, unfinished run may have left in the partial of any file."""
+    found = [(facts.chunks, held) for facts, held in zip(work.blobs, claims, strict=True) if len(held)]
+    items = {work.digest(item): item for item in range(len(work))} if found else {}
+    held = {items.get(chunks.digest(index)) for chunks, bits in found for index in bits}
+    return {item for item in held if item is not None}
