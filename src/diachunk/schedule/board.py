@@ -112,8 +112,11 @@ class Board:
 
     def has_safe_home(self, item: int, now: float) -> bool:
         """Whether a network source that is proven and alive can bring this item."""
+        return any(self.is_safe_home(each, item, now) for each in self.sources)
+
+    def is_safe_home(self, each: Candidate, item: int, now: float) -> bool:
         blob = self.work.blob_of(item)
-        return any(
+        return (
             each.health.tier is Tier.NETWORK
             and each.health.request_bps > 0
             and not each.health.faults_in_a_row
@@ -122,10 +125,9 @@ class Board:
             and blob not in each.health.missing_blobs
             and blob not in each.streaming
             and each.may_hold(item)
-            for each in self.sources
         )
 
-    def take_run(self, candidate: Candidate, first: int) -> tuple[int, int]:
+    def take_run(self, candidate: Candidate, first: int, most_bytes: int = CHUNK_BYTES) -> tuple[int, int]:
         """Takes `first` and what follows it in the file, as far as one request goes: (count, bytes)."""
         work = self.work
         last, size = first, work.size(first)
@@ -133,7 +135,7 @@ class Board:
             work.adjacent(last)
             and self._state[last + 1] == candidate.wants
             and candidate.may_hold(last + 1)
-            and size + work.size(last + 1) <= CHUNK_BYTES
+            and size + work.size(last + 1) <= most_bytes
             and last - first + 1 < _RUN_ITEMS_MAX
         ):
             last += 1

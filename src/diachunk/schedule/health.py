@@ -10,6 +10,7 @@ from diachunk.limits import Limits
 
 _TRIES_WITHIN_PATIENCE = 6
 """How often, at least, a parked source is tried before giving up when no other is left."""
+_SAMPLE_S = 0.05
 
 
 class Tier(enum.IntEnum):
@@ -113,6 +114,7 @@ class Health:
         retry_at: the same while no other source is alive: then it is not parked.
         failed_at: when its latest fault was booked that was not part of one before.
         requests: how many were ever started.
+        request_bps: how fast one request goes, beside whatever others there are; goodput_bps: all together.
     """
 
     label: str
@@ -133,6 +135,9 @@ class Health:
     verified_bytes: int = 0
     wasted_bytes: int = 0
     request_bps: float = 0.0
+    goodput_bps: float = 0.0
+    _sampled_at: float = 0.0
+    _sampled_bytes: int = 0
     sequential: bool = False
     last_byte_at: float = -1.0
     missing_blobs: set[int] = field(default_factory=set)
@@ -141,6 +146,21 @@ class Health:
     @property
     def parked(self) -> bool:
         return self.faults_in_a_row >= self.limits.park_after_faults
+
+    def started(self, now: float) -> None:
+        """Books a request that starts."""
+        if not self.in_flight:
+            self._sampled_at, self._sampled_bytes = now, self.received_bytes
+        self.in_flight += 1
+        self.requests += 1
+
+    def _sample(self, now: float) -> None:
+        """What all its requests together brought a second, since one last ended well."""
+        seconds, size = now - self._sampled_at, self.received_bytes - self._sampled_bytes
+        if seconds > _SAMPLE_S and size > 0:
+            bps = size / seconds
+            self.goodput_bps = bps if not self.goodput_bps else 0.6 * self.goodput_bps + 0.4 * bps
+            self._sampled_at, self._sampled_bytes = now, self.received_bytes
 
     def ready(self, now: float) -> bool:
         """Whether a request may start now. After a fault one probe at a time, until it succeeds."""
@@ -160,6 +180,7 @@ class Health:
         self.faults_in_a_row = 0
         if started_at >= self.failed_at:
             self.resume_at = self.retry_at = min(self.resume_at, now)
+        self._sample(now)
         seconds = now - started_at
         rate = size_bytes / max(seconds, 1e-6)
         self.request_bps = rate if not self.request_bps else 0.7 * self.request_bps + 0.3 * rate

@@ -14,6 +14,7 @@ from diachunk.schedule.board import Board, Candidate
 from diachunk.schedule.claims import Claim, Ended, Pause
 from diachunk.schedule.health import Concurrency, Fault, Health, Rng, Tier
 from diachunk.schedule.hedge import covered, pick_hedge
+from diachunk.schedule.pace import comes_last, request_bytes
 from diachunk.schedule.work import WorkList
 
 __all__ = ["Claim", "Ended", "Pause", "Schedule"]
@@ -102,6 +103,11 @@ class Schedule:
 
         return sorted(ready, key=rank)
 
+    def _free_bytes(self) -> int:
+        """About how many bytes nobody works on yet."""
+        taken = sum(claim.size for claim in self._claims if not claim.stream and not claim.hedge)
+        return self.work.total_bytes - self._board.done_bytes - taken
+
     def _free_items(self) -> int:
         """About how many items nobody works on yet."""
         taken = sum(len(claim.run.items) for claim in self._claims if not claim.stream)
@@ -114,8 +120,18 @@ class Schedule:
             return None
         if candidate.health.sequential:
             return self._stream(number, self.work.blob_of(first), now)
-        count, size = self._board.take_run(candidate, first)
+        most = CHUNK_BYTES
+        if candidate.health.tier is Tier.NETWORK and self._company():
+            free = self._free_bytes()
+            most = request_bytes(free, self.limits.lanes)
+            if comes_last(self._board, self._claims, number, first, free, most, now):
+                return None
+        count, size = self._board.take_run(candidate, first, most)
         return self._start(Claim(number, self.work.run(first, count), size, now))
+
+    def _company(self) -> bool:
+        """Whether several sources are known to bring something."""
+        return sum(each.health.goodput_bps > 0 for each in self._board.sources) > 1
 
     def _spared(self, health: Health, item: int, now: float) -> bool:
         """Whether an item that came back once is kept from a source that may well be dead.
@@ -136,9 +152,7 @@ class Schedule:
     def _start(self, claim: Claim) -> Claim:
         claim.last_byte_at = claim.started_at
         self._claims.append(claim)
-        health = self.health(claim.source)
-        health.in_flight += 1
-        health.requests += 1
+        self.health(claim.source).started(claim.started_at)
         return claim
 
     def _hedge(self, ready: Iterable[int], now: float) -> Claim | None:

@@ -145,6 +145,7 @@ class Connections:
     def __init__(self, context: SourceContext) -> None:
         self._context = context
         self._pools: dict[str, urllib3.PoolManager] = {}
+        self._proxies: dict[tuple[str, str], str] = {}
         self._tls: ssl.SSLContext | None = None
         self._lock = threading.Lock()
         self._timeout = Timeout(connect=context.limits.connect_timeout_s, read=context.limits.stall_s)
@@ -179,11 +180,16 @@ class Connections:
     def _pool_for(self, url: str) -> urllib3.PoolManager:
         split = urlsplit(url)
         host = split.hostname or ""
-        proxies = getproxies()
-        proxy = "" if proxy_bypass(host) else proxies.get(split.scheme, proxies.get("all", ""))
-        if proxy and not self._context.named_by_user:
-            _refuse_private_name(host)
         with self._lock:
+            # Asked once: it reads the whole environment twice, 90 microseconds of a request's 300.
+            proxy = self._proxies.get((split.scheme, host))
+        if proxy is None:
+            proxies = getproxies()
+            proxy = "" if proxy_bypass(host) else proxies.get(split.scheme, proxies.get("all", ""))
+            if proxy and not self._context.named_by_user:
+                _refuse_private_name(host)
+        with self._lock:
+            self._proxies[split.scheme, host] = proxy
             if proxy not in self._pools:
                 self._pools[proxy] = self._make_pool(proxy)
             if split.scheme == "https" and self._tls is None:

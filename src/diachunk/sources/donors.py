@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Set
+from functools import partial
 from pathlib import Path
 
 from diachunk.digest import Digest
 from diachunk.errors import ManifestError, StoreError, UsageError
-from diachunk.manifest import ChunkList
-from diachunk.manifest.outline import FileOutline, Outline
+from diachunk.manifest import FileEntry
+from diachunk.manifest.outline import Outline
 from diachunk.schedule.work import WorkList
 from diachunk.sources.local import LocalFiles
 from diachunk.store.files import regular
@@ -36,43 +37,44 @@ def find_donors(work: WorkList, stores: Iterable[Store], but_not: Iterable[Path]
 
 def _offer_store(source: LocalFiles, wanted: dict[Digest, int], store: Store, excluded: set[Path]) -> None:
     seen: set[tuple[Digest, Digest]] = set()
-    for outline in store.catalog.outlines():
-        if not wanted:
-            return
-        for file, chunks in _sharing(outline, wanted.keys(), store):
-            key = file.blake3, chunks.id
+    # Mapped, so that no variable keeps the text of one manifest in memory while the next is read.
+    for files in map(partial(_sharing, store, wanted.keys()), store.catalog.outlines()):
+        for file in files:
+            key = file.blake3, file.chunks.id
             if key not in seen:
                 seen.add(key)
                 with contextlib.suppress(StoreError):
-                    _offer(source, wanted, store, file, chunks, excluded)
+                    _offer(source, wanted, store, file, excluded)
+        if not wanted:
+            return
 
 
-def _sharing(outline: Outline, wanted: Set[Digest], store: Store) -> list[tuple[FileOutline, ChunkList]]:
-    """The files that hold wanted chunks, and their chunks; the lists of all others are not built."""
+def _sharing(store: Store, wanted: Set[Digest], outline: Outline) -> list[FileEntry]:
+    """The files that hold wanted chunks. Of all others no chunk list is built."""
     try:
-        return _files_with(outline, wanted)
+        return _files_with(wanted, outline)
     except ManifestError:
         pass
     try:
         # Chunk lines of another spelling than ours, or damaged ones: `decode` will tell which.
-        return _files_with(Outline.of(store.catalog.get(outline.id)), wanted)
+        return _files_with(wanted, Outline.of(store.catalog.get(outline.id)))
     except (StoreError, UsageError):
         return []
 
 
-def _files_with(outline: Outline, wanted: Set[Digest]) -> list[tuple[FileOutline, ChunkList]]:
-    return [(file, file.chunks()) for file in outline.files() if not wanted.isdisjoint(file.digests())]
+def _files_with(wanted: Set[Digest], outline: Outline) -> list[FileEntry]:
+    return [
+        FileEntry(file.path, file.size, file.blake3, file.chunks())
+        for file in outline.files()
+        if not wanted.isdisjoint(file.digests())
+    ]
 
 
 def _offer(
-    source: LocalFiles,
-    wanted: dict[Digest, int],
-    store: Store,
-    file: FileOutline,
-    chunks: ChunkList,
-    excluded: set[Path],
+    source: LocalFiles, wanted: dict[Digest, int], store: Store, file: FileEntry, excluded: set[Path]
 ) -> None:
-    """Claims what one file and its partial hold. What is claimed is wanted no more: the first word stands."""
+    """Claims what a file and its partial hold. What is claimed is wanted no more, since the first word stands."""
+    chunks = file.chunks
     matches = [(index, wanted[digest]) for index, (_, digest) in enumerate(chunks) if digest in wanted]
     if not matches:
         return
@@ -80,12 +82,12 @@ def _offer(
     if holding.path is not None and holding.path not in excluded:
         for index, item in matches:
             source.claim(item, holding.path, chunks.offsets[index])
-    partial = store.layout.partial(file.blake3, chunks.id)
-    if partial not in excluded and regular(partial) is not None:
-        claims = read_claims(partial, chunks)
+    unfinished = store.layout.partial(file.blake3, chunks.id)
+    if unfinished not in excluded and regular(unfinished) is not None:
+        claims = read_claims(unfinished, chunks)
         for index, item in matches:
             if index in claims:
-                source.claim(item, partial, chunks.offsets[index])
+                source.claim(item, unfinished, chunks.offsets[index])
     for index, item in matches:
         if item in source.has:
             wanted.pop(chunks.digest(index), None)

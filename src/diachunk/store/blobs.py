@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import enum
 import os
-import secrets
 import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diachunk.digest import Digest, hasher
-from diachunk.errors import ManifestError, StoreError, from_os_error
+from diachunk.errors import ManifestError, StoreError, from_os_error, os_errors
 from diachunk.limits import MiB
 from diachunk.manifest.model import ChunkList
 from diachunk.store.adopted import Adopted, AdoptedFile
@@ -116,7 +115,7 @@ class Blobs:
                 self.layout.files.rename(own, partial)
                 where = partial
             else:
-                where = self._move_aside(own)
+                where = self.layout.files.move_aside(own)
             self.layout.files.flush_dir(own.parent)
         except FileNotFoundError:
             return None
@@ -131,15 +130,13 @@ class Blobs:
             return False
         return True
 
-    def _move_aside(self, own: Path) -> Path:
-        aside = own.with_name(f".{own.name[:32]}.moved-aside-{secrets.token_hex(4)}")
-        self.layout.files.rename(own, aside)
-        return aside
-
     def open_partial(self, digest: Digest, chunks: ChunkList) -> Partial:
         """The partial of this blob under this chunk list, made if it is not there."""
         self.layout.files.make_dirs(self.layout.blob_dir(digest), self.layout.root)
         path = self.layout.partial(digest, chunks.id)
+        if regular(path) is None and os.path.lexists(path):
+            with os_errors("repair", path):
+                self.layout.files.move_aside(path)
         return Partial(path, chunks, self.layout.files, lambda partial: self._finish(digest, partial))
 
     def _finish(self, digest: Digest, partial: Partial) -> None:
@@ -150,7 +147,7 @@ class Blobs:
         if os.fstat(partial.fd).st_uid == os.geteuid():
             os.fchmod(partial.fd, self.layout.files.file_mode & 0o444)
         if regular(own) is None and os.path.lexists(own):
-            self._move_aside(own)
+            self.layout.files.move_aside(own)
         self._look_again(partial)
         self.layout.files.rename(partial.path, own)
         self.layout.files.flush_dir(own.parent)

@@ -109,7 +109,7 @@ class Files:
                     self.flush_data(fd)
             finally:
                 os.close(fd)
-            self.rename(temporary, path)
+            self._put_in_place(temporary, path)
             if durable:
                 self.flush_dir(path.parent)
         except OSError as error:
@@ -128,12 +128,26 @@ class Files:
             if path.is_symlink() and os.readlink(path) == target:
                 return False
             os.symlink(target, temporary)
-            self.rename(temporary, path)
+            self._put_in_place(temporary, path)
             return True
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise from_os_error(error, "link", path) from error
+
+    def _put_in_place(self, temporary: Path, path: Path) -> None:
+        """Renames, over anything: a directory where a file belongs is moved aside."""
+        try:
+            self.rename(temporary, path)
+        except IsADirectoryError:
+            self.move_aside(path)
+            self.rename(temporary, path)
+
+    def move_aside(self, path: Path) -> Path:
+        """Gives what is in the way another name beside it; `gc` removes files of that kind when they are old."""
+        aside = path.with_name(f".{path.name[:32]}.moved-aside-{secrets.token_hex(4)}")
+        self.rename(path, aside)
+        return aside
 
     def reflink(self, source_fd: int, target_fd: int) -> bool:
         """Shares the source's extents with the (empty) target; False where the file system cannot."""
