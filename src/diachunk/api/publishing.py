@@ -102,7 +102,7 @@ def publish(
                 temporary.unlink()
     written = Path(out) if out is not None else None
     if written is not None:
-        Files(0o755).replace_text(written, encode(manifest))
+        Files(0o755).replace_text(written, encode(manifest), durable=True)
     return Published(manifest, written, left_out)
 
 

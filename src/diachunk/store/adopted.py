@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diachunk.digest import Digest, parse_digest
+from diachunk.errors import os_errors
 from diachunk.store.files import read_hint
 from diachunk.store.layout import Layout
 from diachunk.store.stamps import Stamp
@@ -95,7 +96,9 @@ class Adopted:
             data = json.dumps([each.to_object() for each in files], indent=0).encode()
             self._layout.files.replace_text(target, data, durable=True)
         else:
-            self._layout.files.unlink(target)
+            if self._layout.files.unlink(target):
+                with os_errors("flush", target.parent):
+                    self._layout.files.flush_dir(target.parent)
 
     def digests(self) -> Iterator[Digest]:
         for entry in self._layout.names_in("adopted"):

@@ -83,6 +83,8 @@ class Blobs:
             stamp = (old if old.same_file(identity) else identity).adding(chunk_list=chunk_list)
             self.adopted.put(digest, replace(holding.adopted, stamp=stamp))
             return
+        # What is proven is durable: its name may be one that was given just before a crash.
+        self.layout.files.settle(self.layout.blob_dir(digest))
         known = read_stamp(self.layout.stamp(digest))
         stamp = known if known is not None and known.same_file(identity) else identity
         write_stamp(self.layout.files, self.layout.stamp(digest), stamp.adding(chunk_list=chunk_list))
@@ -196,6 +198,7 @@ class Blobs:
                     raise StoreError(
                         f"{own} is damaged", hint="`diachunk verify --repair`, then publish again"
                     )
+                self.layout.files.flush_dir(own.parent)
             else:
                 self.layout.files.make_dirs(own.parent, self.layout.root)
                 os.chmod(temporary, self.layout.files.file_mode & 0o444)

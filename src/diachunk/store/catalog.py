@@ -9,7 +9,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from diachunk.digest import Digest, parse_digest
-from diachunk.errors import ManifestError, StoreError, TrustError, UsageError, from_os_error
+from diachunk.errors import ManifestError, StoreError, TrustError, UsageError, from_os_error, os_errors
 from diachunk.limits import DEFAULT
 from diachunk.manifest import Manifest, decode, encode
 from diachunk.manifest.outline import Outline, outline
@@ -45,6 +45,8 @@ class Catalog:
             same = read_small(path, len(text)) == text
             if not same and self._why_broken(manifest.id) is not None:
                 self._layout.files.replace_text(path, text, durable=True)
+            else:
+                self._layout.files.settle(path.parent)
             self.touch(manifest.id)
         self._alive[manifest.id] = manifest
 
@@ -184,14 +186,19 @@ class Catalog:
             TrustError: it stands for another one and `force` is off.
         """
         self.check_ref(name, revision, manifest_id, force=force)
-        if self.ref(name, revision) == manifest_id:
-            return
         path = self._layout.ref(name, revision)
+        if self.ref(name, revision) == manifest_id:
+            self._layout.files.settle(path.parent)
+            return
         self._layout.files.make_dirs(path.parent, self._layout.root / "refs")
         self._layout.files.replace_text(path, f"{manifest_id.hex()}\n".encode(), durable=True)
 
     def remove_ref(self, name: str, revision: str) -> None:
-        self._layout.files.unlink(self._layout.ref(name, revision))
+        """Durably: a name that comes back after a power cut without its manifest would stand in the way."""
+        path = self._layout.ref(name, revision)
+        if self._layout.files.unlink(path):
+            with os_errors("flush", path.parent):
+                self._layout.files.flush_dir(path.parent)
 
     def refs(self) -> list[Ref]:
         """All local names, sorted."""

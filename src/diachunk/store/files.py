@@ -29,22 +29,34 @@ class Files:
     """
 
     def __init__(self, root_mode: int = 0o755) -> None:
+        self._durable: set[Path] = set()
         self.dir_mode = root_mode & 0o7777
         self.file_mode = root_mode & 0o666
 
     def make_dirs(self, path: Path, below: Path) -> None:
         """Makes `path` and what is missing between it and `below`, durably: a file in a directory whose own
-        name a power cut takes back is lost with it.
+        name a power cut takes back is lost with it. One that is there may have been made just before a crash,
+        or by a neighbour that has not flushed it yet, so each is flushed once by this object.
         """
         with os_errors("create", path):
-            missing = []
-            while path != below and not path.is_dir():
-                missing.append(path)
+            unsure = []
+            while path != below and not (path in self._durable and path.is_dir()):
+                unsure.append(path)
                 path = path.parent
-            for each in reversed(missing):
+            for each in reversed(unsure):
+                if not each.is_dir():
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(each)
+                        os.chmod(each, self.dir_mode)
+                self.flush_dir(each.parent)
+                self._durable.add(each)
+
+    def make_root(self, path: Path) -> None:
+        """Makes a directory and its parents, durably; their modes are the system's."""
+        with os_errors("create", path):
+            for each in reversed([each for each in (path, *path.parents) if not each.exists()]):
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(each)
-                    os.chmod(each, self.dir_mode)
                 self.flush_dir(each.parent)
 
     def pwrite(self, fd: int, data: memoryview, offset: int, piece_bytes: int = CHUNK_BYTES) -> None:
@@ -72,6 +84,13 @@ class Files:
             self._flush_open_dir(fd)
         finally:
             os.close(fd)
+
+    def settle(self, directory: Path) -> None:
+        """Flushes a directory in which something was found rather than put: it may have been put there just
+        before a crash, or by a neighbour a moment ago. Who may only read here leaves that to the owner.
+        """
+        with contextlib.suppress(OSError):
+            self.flush_dir(directory)
 
     def _flush_open_dir(self, fd: int) -> None:
         try:
@@ -105,7 +124,7 @@ class Files:
             try:
                 os.fchmod(fd, self.file_mode)
                 self.pwrite(fd, memoryview(data), 0)
-                if durable:
+                if durable and data:
                     self.flush_data(fd)
             finally:
                 os.close(fd)

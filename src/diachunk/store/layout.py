@@ -47,8 +47,7 @@ class Layout:
         """
         try:
             if not root.exists() and create:
-                root.mkdir(parents=True, exist_ok=True)
-                Files().flush_dir(root.parent)
+                Files().make_root(root)
             status = root.stat()
             if not stat.S_ISDIR(status.st_mode):
                 raise StoreError(f"{root} is not a directory", hint="set DIACHUNK_HOME to another place")
@@ -59,7 +58,8 @@ class Layout:
             if mark is None:
                 mark = cls._create(root, files)
             for name in _DIRECTORIES if create else ():
-                files.make_dirs(root / name, root)
+                if not (root / name).is_dir():
+                    files.make_dirs(root / name, root)
         except OSError as error:
             raise from_os_error(error, "open the store", root) from error
         return cls(root, files, cls._check(root, mark))
@@ -75,8 +75,10 @@ class Layout:
                 f"{root} is not a diachunk store: it holds {strangers[0]}",
                 hint="set DIACHUNK_HOME to an empty or new directory",
             )
-        for name in _DIRECTORIES:
-            files.make_dirs(root / name, root)
+        for name in _DIRECTORIES:  # the mark's own flush makes these durable, too
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(root / name)
+                os.chmod(root / name, files.dir_mode)
         mark = json.dumps({"diachunk_store": FORMAT, "store_id": secrets.token_hex(8)}).encode()
         files.replace_text(root / _MARK, mark, durable=True)
         return read_small(root / _MARK, 4096) or mark

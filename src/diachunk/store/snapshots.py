@@ -28,6 +28,7 @@ class Snapshots:
         root = self._layout.snapshot(manifest.id)
         files = self._layout.files
         changed: set[Path] = set()
+        found: set[Path] = set()
         for component, file in manifest.walk():
             if components is not None and component.name not in components:
                 continue
@@ -40,9 +41,13 @@ class Snapshots:
             target = os.path.relpath(holding.path, link.parent) if inside else str(holding.path)
             if files.replace_link(link, target):
                 changed.add(link.parent)
+            else:
+                found.add(link.parent)
         for directory in changed:
             with os_errors("flush", directory):
                 files.flush_dir(directory)
+        for directory in found - changed:
+            files.settle(directory)
         return root
 
     def name(self, name: str, revision: str, manifest_id: Digest) -> Path:
@@ -53,6 +58,8 @@ class Snapshots:
         if self._layout.files.replace_link(link, os.path.relpath(target, link.parent)):
             with os_errors("flush", link.parent):
                 self._layout.files.flush_dir(link.parent)
+        else:
+            self._layout.files.settle(link.parent)
         return link
 
     def remove(self, manifest_id: Digest) -> None:

@@ -112,6 +112,7 @@ class DirectoryDestination:
         self._force = force
         self._given_up: dict[Path, Stamp] = {}
         self._busy: dict[Path, BusyLock] = {}
+        self._durable: set[Path] = set()
 
     def path(self, facts: BlobFacts) -> Path:
         return self._root / facts.component / facts.path
@@ -139,6 +140,7 @@ class DirectoryDestination:
 
     def prove(self, facts: BlobFacts, holding: Holding, identity: Stamp) -> None:
         path = self.path(facts)
+        self._store.layout.files.settle(path.parent)
         stamp = identity.adding(chunk_list=facts.chunks.id)
         ours = holding.adopted is not None and holding.adopted.ours
         self._store.blobs.adopted.put(facts.digest, AdoptedFile(path, stamp, ours))
@@ -169,9 +171,10 @@ class DirectoryDestination:
 
     def open(self, facts: BlobFacts) -> Partial:
         with os_errors("create", self._root):
-            if not self._root.exists():
-                self._root.mkdir(parents=True, exist_ok=True)
+            if not self._durable:
+                self._store.layout.files.make_root(self._root)
                 self._store.layout.files.flush_dir(self._root.parent)
+                self._durable.add(self._root)
             files = Files(stat.S_IMODE(self._root.stat().st_mode))
         return Partial(
             self.partial(facts),
@@ -242,7 +245,7 @@ class DirectoryDestination:
 
     def _dir(self, facts: BlobFacts, *, make: bool) -> int:
         """Opens the directory that holds the file, from the root down; the caller closes it."""
-        relative = self.path(facts).parent.relative_to(self._root)
+        relative, where = self.path(facts).parent.relative_to(self._root), self._root
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         try:
             fd = os.open(self._root, flags)
@@ -253,9 +256,12 @@ class DirectoryDestination:
         for part in relative.parts:
             try:
                 if make:
+                    where /= part
                     with contextlib.suppress(FileExistsError):
                         os.mkdir(part, dir_fd=fd)
+                    if where not in self._durable:
                         self._store.layout.files.flush_dir(fd)
+                        self._durable.add(where)
                 deeper = os.open(part, flags | os.O_NOFOLLOW, dir_fd=fd)
             except FileNotFoundError:
                 raise
