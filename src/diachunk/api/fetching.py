@@ -13,7 +13,8 @@ from diachunk.api.targets import By, resolve
 from diachunk.errors import UsageError
 from diachunk.manifest import Manifest
 from diachunk.store.blobs import Presence
-from diachunk.transfer.assemble import Report, gone_again, wanted
+from diachunk.transfer.assemble import Report, wanted
+from diachunk.transfer.neighbours import gone_again
 from diachunk.transfer.plan import Plan, plan_components
 from diachunk.transfer.progress import Listener, silent
 

@@ -12,6 +12,7 @@ from diachunk.bitmap import Bitmap
 from diachunk.limits import CHUNK_BYTES, Limits
 from diachunk.schedule.board import Board, Candidate
 from diachunk.schedule.claims import Claim, Ended, Pause
+from diachunk.schedule.crowd import has_company, overdue, ready_sources, spared
 from diachunk.schedule.health import Concurrency, Fault, Health, Rng, Tier
 from diachunk.schedule.hedge import covered, pick_hedge
 from diachunk.schedule.pace import comes_last, request_bytes
@@ -22,7 +23,6 @@ __all__ = ["Claim", "Ended", "Pause", "Schedule"]
 _STREAMS_A_BLOB = 3
 _DENIALS_A_BLOB = 2
 _IDLE_CHECK_S = 0.25
-_FIRST_BYTE_LEAST_S = 0.5
 
 
 class Schedule:
@@ -71,37 +71,12 @@ class Schedule:
             self._ended = Ended(f"no source gave anything for {self.limits.patience_s:g} s")
         if self._ended is not None:
             return self._ended
-        ready = self._ready(now)
+        ready = ready_sources(self._board, self.limits, self._free_items(), now)
         for number in ready:
             claim = self._assign(number, now)
             if claim is not None:
                 return claim
         return self._hedge(ready, now) or self._wait(now)
-
-    def _ready(self, now: float) -> list[int]:
-        """Sources that may start a request: local ones, those with the fewest under way, then the fastest.
-
-        While a proven source is alive, unproven ones take at most a quarter of the lanes; until one is, and
-        for the last few items, those that failed least go first: a crowd of dead origins must not keep the
-        good one waiting, nor hand the last item round among themselves.
-        """
-        sources = self._board.sources
-        ready = [number for number, each in enumerate(sources) if each.health.ready(now)]
-        network = [each.health for each in sources if each.health.tier is Tier.NETWORK]
-        proven = any(each.request_bps and each.usable(now) for each in network)
-        if proven:
-            probing = sum(each.in_flight for each in network if not each.request_bps)
-            if probing >= max(1, self.limits.lanes // 4):
-                ready = [n for n in ready if sources[n].health.request_bps or not sources[n].health.tier]
-
-        plenty = proven and self._free_items() > self.limits.lanes
-
-        def rank(number: int) -> tuple[int, int, int, float]:
-            health = sources[number].health
-            faults = 0 if plenty else health.faults_in_a_row
-            return health.tier, faults, health.in_flight, -(health.request_bps or float("inf"))
-
-        return sorted(ready, key=rank)
 
     def _free_bytes(self) -> int:
         """About how many bytes nobody works on yet."""
@@ -116,30 +91,18 @@ class Schedule:
     def _assign(self, number: int, now: float) -> Claim | None:
         candidate = self._board.sources[number]
         first = self._board.next_item(candidate)
-        if first is None or self._spared(candidate.health, first, now):
+        if first is None or spared(self._board, candidate.health, first, now):
             return None
         if candidate.health.sequential:
             return self._stream(number, self.work.blob_of(first), now)
         most = CHUNK_BYTES
-        if candidate.health.tier is Tier.NETWORK and self._company():
+        if candidate.health.tier is Tier.NETWORK and has_company(self._board):
             free = self._free_bytes()
             most = request_bytes(free, self.limits.lanes)
             if comes_last(self._board, self._claims, number, first, free, most, now):
                 return None
         count, size = self._board.take_run(candidate, first, most)
         return self._start(Claim(number, self.work.run(first, count), size, now))
-
-    def _company(self) -> bool:
-        """Whether several sources are known to bring something."""
-        return sum(each.health.goodput_bps > 0 for each in self._board.sources) > 1
-
-    def _spared(self, health: Health, item: int, now: float) -> bool:
-        """Whether an item that came back once is kept from a source that may well be dead.
-
-        Otherwise a few of those could pass the last items on among themselves for ever.
-        """
-        dubious = health.tier is Tier.NETWORK and (health.faults_in_a_row or not health.request_bps)
-        return bool(dubious) and item in self._board.returned and self._board.has_safe_home(item, now)
 
     def _stream(self, number: int, blob: int, now: float) -> Claim:
         candidate = self._board.sources[number]
@@ -205,27 +168,8 @@ class Schedule:
         return None
 
     def overdue(self, claim: Claim, now: float) -> bool:
-        """Whether an unproven source keeps others waiting for its first byte: sources that were never tried,
-        or, at the end, the items themselves, which a proven source could bring.
-
-        Among fifty origins of which one works, that one must not come after fifty stalls.
-        """
-        health = self.health(claim.source)
-        elapsed = now - claim.started_at
-        if health.request_bps or health.tier is Tier.LOCAL or elapsed < _FIRST_BYTE_LEAST_S:
-            return False
-        dripping = claim.received_bytes < self.limits.min_rate_bps * elapsed
-        if not dripping and now - claim.last_byte_at < self.limits.first_byte_s:
-            return False
-        if self._board.all_assigned:
-            return elapsed >= self.limits.first_byte_s and self._board.has_safe_home(claim.run.first, now)
-        waiting = sum(
-            not each.health.requests and not each.health.out and self._board.next_item(each) is not None
-            for each in self._board.sources
-        )
-        # The more of them wait, the sooner it is the next one's turn: those that were only slow come again.
-        patience_s = self.limits.first_byte_s / (1 + waiting // self.limits.lanes)
-        return waiting > 0 and elapsed >= max(patience_s, _FIRST_BYTE_LEAST_S)
+        """Whether this request keeps others waiting for its first byte: see schedule.crowd."""
+        return overdue(self._board, self.limits, claim, now)
 
     # --- telling what came of it ---------------------------------------------------------------------------
 

@@ -11,26 +11,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from diachunk.bitmap import Bitmap
 from diachunk.errors import ManifestError, StoreError
 from diachunk.limits import Limits
 from diachunk.manifest import Manifest
 from diachunk.schedule.health import Health, Tier
 from diachunk.schedule.work import BlobFacts, WorkList
 from diachunk.sources.base import Source
-from diachunk.sources.donors import find_donors
-from diachunk.sources.local import LocalFiles
 from diachunk.store.blobs import Holding, Presence
-from diachunk.store.locks import held_by_another
 from diachunk.store.partial import Partial, Vanished, allocated
 from diachunk.store.store import Store
 from diachunk.transfer.check import Checked, check_files
 from diachunk.transfer.destination import Destination
 from diachunk.transfer.incomplete import incomplete
+from diachunk.transfer.neighbours import gone_again, wait_for_neighbour
+from diachunk.transfer.offers import local_offers
 from diachunk.transfer.progress import FileDone, How, Listener, Notice, Progress, Retractable, silent
 from diachunk.transfer.session import Offer, Outcome, Session
 
-_NEIGHBOUR_POLL_S = 0.25
 _ROUNDS_MAX = 8
 _FILES_AT_ONCE_MIN = 32
 
@@ -113,7 +110,7 @@ class Assembly:
         for _ in range(_ROUNDS_MAX):
             waiting = self._round(missing)
             if waiting:
-                self._wait_for_neighbour(waiting)
+                wait_for_neighbour(self._store, self._destination, waiting, self._limits, self._listener)
             missing = self._prove_claims(missing)
             if not missing:
                 return
@@ -218,7 +215,7 @@ class Assembly:
         partials = [partial for _, partial in opened]
         work = WorkList([facts for facts, _ in opened])
         told = Retractable(self._listener)
-        offers = self._local_offers(work, partials)
+        offers = local_offers(work, partials, (self._store, *self._lower), self._salvage)
         offers += [Offer(source) for source in self._sources]
         session = Session(
             work,
@@ -239,46 +236,6 @@ class Assembly:
             raise incomplete(outcome, work)
         self._counted.update((facts.component, facts.path) for facts, _ in opened)
 
-    def _local_offers(self, work: WorkList, partials: Sequence[Partial]) -> list[Offer]:
-        """The partials' own extents first, then every other local file that may hold wanted chunks."""
-        resumed = LocalFiles("what is here", len(work))
-        held = [(partial, partial.claimed()) for partial in partials]
-        for number, (partial, claims) in enumerate(held):
-            for item in work.items_of(number) if len(claims) else ():
-                if work.chunk_of(item) in claims:
-                    resumed.claim(item, partial.path, work.offset(item))
-        self._offer_elsewhere(work, held, resumed)
-        self._offer_salvage(work, resumed)
-        offers = [Offer(resumed, resumed.has)] if len(resumed.has) else []
-        donors = find_donors(work, (self._store, *self._lower), [partial.path for partial in partials])
-        return [*offers, Offer(donors, donors.has)] if donors else offers
-
-    def _offer_elsewhere(
-        self, work: WorkList, held: Sequence[tuple[Partial, Bitmap]], source: LocalFiles
-    ) -> None:
-        """Chunks that a partial holds and that count as another file's: that one came first in the list."""
-        held = [(partial, claims) for partial, claims in held if len(claims)]
-        if not held:
-            return
-        items = {work.digest(item): item for item in range(len(work)) if item not in source.has}
-        for partial, claims in held:
-            for index in claims:
-                item = items.get(partial.chunks.digest(index))
-                if item is not None:
-                    source.claim(item, partial.path, partial.chunks.offsets[index])
-
-    def _offer_salvage(self, work: WorkList, source: LocalFiles) -> None:
-        """The good chunks of damaged files that stay where they are: the user's own, those being replaced."""
-        if not self._salvage:
-            return
-        items = {work.digest(item): item for item in range(len(work))}
-        for checked in self._salvage:
-            chunks = checked.facts.chunks
-            for index in checked.good:
-                item = items.get(chunks.digest(index))
-                if item is not None:
-                    source.claim(item, checked.path, chunks.offsets[index])
-
     def _check_space(self, files: Sequence[BlobFacts]) -> None:
         needed = sum(facts.size - allocated(self._destination.partial(facts)) for facts in files)
         free = self._destination.free_bytes()
@@ -293,46 +250,6 @@ class Assembly:
         self.report.reused_bytes += outcome.reused_bytes
         self.report.wasted_bytes += outcome.wasted_bytes
         self.report.sources = tuple(each for each in outcome.sources if each.tier is Tier.NETWORK)
-
-    # --- neighbours ----------------------------------------------------------------------------------------
-
-    def _wait_for_neighbour(self, waiting: Sequence[BlobFacts]) -> None:
-        """Another process fills these files: lets it, as long as it gets on.
-
-        Raises:
-            StoreError: it made no progress for the patience.
-        """
-        self._listener(Notice(f"another diachunk is fetching {waiting[0].label}; waiting for it"))
-        progress_at = time.monotonic()
-        before: list[tuple[int, int] | None] = []
-        while time.monotonic() - progress_at < self._limits.patience_s:
-            # Both the file itself, and (a fetch into another directory, `transfer/destination.py`) its blob.
-            paths = [
-                path
-                for facts in waiting
-                for path in (
-                    self._destination.partial(facts),
-                    self._store.layout.partial(facts.digest, facts.chunks.id),
-                )
-            ]
-            held = [held_by_another(path) for path in paths]
-            if all(each is None for each in held):
-                return
-            if held != before:
-                progress_at, before = time.monotonic(), held
-            time.sleep(_NEIGHBOUR_POLL_S)
-        raise StoreError(
-            f"another diachunk holds {waiting[0].label} and gets nowhere",
-            hint="stop that process, then run the same again",
-        )
-
-
-def gone_again() -> StoreError:
-    """What a fetch says that loses, time and again, to a removal at the same time."""
-    return StoreError(
-        "another process removes these files as they arrive",
-        hint="is a `gc` or `rm` running? run the same again",
-    )
 
 
 def _files_at_once() -> int:

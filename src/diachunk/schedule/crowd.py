@@ -1,0 +1,74 @@
+"""Many sources of which few may work: who is asked next, who is kept waiting, who is cut short. Pure."""
+
+from __future__ import annotations
+
+from diachunk.limits import Limits
+from diachunk.schedule.board import Board
+from diachunk.schedule.claims import Claim
+from diachunk.schedule.health import Health, Tier
+
+_FIRST_BYTE_LEAST_S = 0.5
+
+
+def ready_sources(board: Board, limits: Limits, free_items: int, now: float) -> list[int]:
+    """Sources that may start a request: local ones, those with the fewest under way, then the fastest.
+
+    While a proven source is alive, unproven ones take at most a quarter of the lanes; until one is, and
+    for the last few items, those that failed least go first: a crowd of dead origins must not keep the
+    good one waiting, nor hand the last item round among themselves.
+    """
+    sources = board.sources
+    ready = [number for number, each in enumerate(sources) if each.health.ready(now)]
+    network = [each.health for each in sources if each.health.tier is Tier.NETWORK]
+    proven = any(each.request_bps and each.usable(now) for each in network)
+    if proven:
+        probing = sum(each.in_flight for each in network if not each.request_bps)
+        if probing >= max(1, limits.lanes // 4):
+            ready = [n for n in ready if sources[n].health.request_bps or not sources[n].health.tier]
+
+    plenty = proven and free_items > limits.lanes
+
+    def rank(number: int) -> tuple[int, int, int, float]:
+        health = sources[number].health
+        faults = 0 if plenty else health.faults_in_a_row
+        return health.tier, faults, health.in_flight, -(health.request_bps or float("inf"))
+
+    return sorted(ready, key=rank)
+
+
+def has_company(board: Board) -> bool:
+    """Whether several sources are known to bring something."""
+    return sum(each.health.goodput_bps > 0 for each in board.sources) > 1
+
+
+def spared(board: Board, health: Health, item: int, now: float) -> bool:
+    """Whether an item that came back once is kept from a source that may well be dead.
+
+    Otherwise a few of those could pass the last items on among themselves for ever.
+    """
+    dubious = health.tier is Tier.NETWORK and (health.faults_in_a_row or not health.request_bps)
+    return bool(dubious) and item in board.returned and board.has_safe_home(item, now)
+
+
+def overdue(board: Board, limits: Limits, claim: Claim, now: float) -> bool:
+    """Whether an unproven source keeps others waiting for its first byte: sources that were never tried,
+    or, at the end, the items themselves, which a proven source could bring.
+
+    Among fifty origins of which one works, that one must not come after fifty stalls.
+    """
+    health = board.sources[claim.source].health
+    elapsed = now - claim.started_at
+    if health.request_bps or health.tier is Tier.LOCAL or elapsed < _FIRST_BYTE_LEAST_S:
+        return False
+    dripping = claim.received_bytes < limits.min_rate_bps * elapsed
+    if not dripping and now - claim.last_byte_at < limits.first_byte_s:
+        return False
+    if board.all_assigned:
+        return elapsed >= limits.first_byte_s and board.has_safe_home(claim.run.first, now)
+    waiting = sum(
+        not each.health.requests and not each.health.out and board.next_item(each) is not None
+        for each in board.sources
+    )
+    # The more of them wait, the sooner it is the next one's turn: those that were only slow come again.
+    patience_s = limits.first_byte_s / (1 + waiting // limits.lanes)
+    return waiting > 0 and elapsed >= max(patience_s, _FIRST_BYTE_LEAST_S)
