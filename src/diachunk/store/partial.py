@@ -62,6 +62,7 @@ class Partial:
         self.dir_fd = dir_fd
         self._flush_failed: OSError | None = None
         self._completed = False
+        self._owned = False
         self._present = Bitmap(len(chunks))
         self._present_lock = threading.Lock()
         self._write_lock = threading.Lock()
@@ -89,7 +90,8 @@ class Partial:
         status = os.fstat(self.fd)
         if not stat.S_ISREG(status.st_mode):
             raise StoreError(f"{self.path} is not a regular file")
-        self.locked = self._files.try_lock(self.fd) and (self._busy is None or self._busy.locked)
+        self._owned = self._files.try_lock(self.fd)
+        self.locked = self._owned and (self._busy is None or self._busy.locked)
         # Only a new file: one that is there may have become a read-only blob since it was opened.
         if not status.st_size and status.st_uid == os.geteuid():
             os.fchmod(self.fd, self._files.file_mode)
@@ -202,15 +204,19 @@ class Partial:
 
     def discard(self) -> None:
         """Removes a partial that turned out to be needless, if nobody else holds it, and closes it."""
-        if self.locked:
+        if self._owned:
             with contextlib.suppress(StoreError):
                 self._files.unlink(self._name, dir_fd=self.dir_fd)
+            self._completed = True
         self.close()
 
     def close(self) -> None:
-        """Lets go of the file and its lock. Waits for a write under way: its descriptor could be reused."""
+        """Lets go of the file and its lock; one that nothing was written to goes. Waits for a write under way:
+        its descriptor could be reused.
+        """
         with self._write_lock:
             if self.fd >= 0:
+                self._remove_if_empty()
                 os.close(self.fd)
                 self.fd = -1
         if self.dir_fd is not None:
@@ -221,6 +227,16 @@ class Partial:
             busy.holders -= 1
             if not busy.holders:
                 busy.close()
+
+    def _remove_if_empty(self) -> None:
+        """Opened, and then a neighbour was found to be at work on it, or to have completed it."""
+        if not self._owned or self._completed:
+            return
+        with contextlib.suppress(OSError, StoreError):
+            status = os.fstat(self.fd)
+            named = os.stat(self._name, dir_fd=self.dir_fd, follow_symlinks=False)
+            if not status.st_blocks and (named.st_dev, named.st_ino) == (status.st_dev, status.st_ino):
+                self._files.unlink(self._name, dir_fd=self.dir_fd)
 
 
 def extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
