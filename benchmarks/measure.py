@@ -67,7 +67,8 @@ def run_once(contender: Contender) -> Run:
         list(contender.command), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     assert process.stderr is not None
-    errors = process.stderr.read()
+    with process.stderr:
+        errors = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     wall_s = time.perf_counter() - started_at
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -96,12 +97,12 @@ def race(contenders: Sequence[Contender], rounds: int, *, settle_s: float = 1.0)
 
 def keep(file: Path, place: str, rows: Sequence[Row], size_bytes: int) -> None:
     """Adds a race's figures to a JSON file, for the plot: every round, not only the medians."""
-    kept = json.loads(file.read_text()) if file.exists() else {"machine": machine(), "places": {}}
-    kept["places"][place] = {
+    places = json.loads(file.read_text())["places"] if file.exists() else {}
+    places[place] = {
         "size_bytes": size_bytes,
         "wall_s": {row.name: [round(run.wall_s, 3) for run in row.runs] for row in rows},
     }
-    file.write_text(json.dumps(kept, indent=1) + "\n")
+    file.write_text(json.dumps({"machine": machine(), "places": places}, indent=1) + "\n")
 
 
 def cpu_of(work: Callable[[], object]) -> float:

@@ -15,10 +15,13 @@ def ready_sources(board: Board, limits: Limits, free_items: int, now: float) -> 
 
     While a proven source is alive, unproven ones take at most a quarter of the lanes; until one is, and
     for the last few items, those that failed least go first: a crowd of dead origins must not keep the
-    good one waiting, nor hand the last item round among themselves.
+    good one waiting, nor hand the last item round among themselves. And while the network has something to
+    bring, reading what is here takes at most half of the lanes: a resume must not first hash all it has.
     """
     sources = board.sources
     ready = [number for number, each in enumerate(sources) if each.health.ready(now)]
+    if _local_share_is_used_up(board, limits, ready):
+        ready = [number for number in ready if sources[number].health.tier is Tier.NETWORK]
     network = [each.health for each in sources if each.health.tier is Tier.NETWORK]
     proven = any(each.request_bps and each.usable(now) for each in network)
     if proven:
@@ -34,6 +37,15 @@ def ready_sources(board: Board, limits: Limits, free_items: int, now: float) -> 
         return health.tier, faults, health.in_flight, -(health.request_bps or float("inf"))
 
     return sorted(ready, key=rank)
+
+
+def _local_share_is_used_up(board: Board, limits: Limits, ready: list[int]) -> bool:
+    reading = sum(each.health.in_flight for each in board.sources if each.health.tier is Tier.LOCAL)
+    return reading >= max(1, limits.lanes // 2) and any(
+        board.sources[number].health.tier is Tier.NETWORK
+        and board.next_item(board.sources[number]) is not None
+        for number in ready
+    )
 
 
 def has_company(board: Board) -> bool:

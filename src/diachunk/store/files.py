@@ -52,12 +52,19 @@ class Files:
                 self._durable.add(each)
 
     def make_root(self, path: Path) -> None:
-        """Makes a directory and its parents, durably; their modes are the system's."""
-        with os_errors("create", path):
-            for each in reversed([each for each in (path, *path.parents) if not each.exists()]):
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(each)
-                self.flush_dir(each.parent)
+        """Makes a directory and its parents, durably; their modes are the system's.
+
+        Raises:
+            OSError: it cannot be made, or not be entered.
+        """
+        if not path.exists():
+            path.mkdir(parents=True, exist_ok=True)
+        for each in path.parents:
+            self.settle(each)
+
+    def made_durable(self, path: Path) -> None:
+        """Says that a directory's own name is flushed, by whatever else flushed it."""
+        self._durable.add(path)
 
     def pwrite(self, fd: int, data: memoryview, offset: int, piece_bytes: int = CHUNK_BYTES) -> None:
         """Writes all of `data`, at most `piece_bytes` a system call (see store.pieces)."""

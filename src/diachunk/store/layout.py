@@ -46,7 +46,7 @@ class Layout:
             StoreError: not a directory, not a store, made by a newer version, or not writable.
         """
         try:
-            if not root.exists() and create:
+            if create and not os.path.lexists(root / _MARK):
                 Files().make_root(root)
             status = root.stat()
             if not stat.S_ISDIR(status.st_mode):
@@ -81,6 +81,8 @@ class Layout:
                 os.chmod(root / name, files.dir_mode)
         mark = json.dumps({"diachunk_store": FORMAT, "store_id": secrets.token_hex(8)}).encode()
         files.replace_text(root / _MARK, mark, durable=True)
+        for name in _DIRECTORIES:
+            files.made_durable(root / name)
         return read_small(root / _MARK, 4096) or mark
 
     @staticmethod

@@ -28,7 +28,9 @@ class BusyLock:
         self._fd = -1
         self.locked = True
         with contextlib.suppress(OSError, StoreError):
-            files.make_dirs(path.parent, path.parent.parent.parent)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path.parent)
+                os.chmod(path.parent, files.dir_mode)
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
             self._fd = os.open(path, flags, 0o600)
             if os.fstat(self._fd).st_uid == os.geteuid():

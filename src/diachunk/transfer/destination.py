@@ -173,7 +173,6 @@ class DirectoryDestination:
         with os_errors("create", self._root):
             if not self._durable:
                 self._store.layout.files.make_root(self._root)
-                self._store.layout.files.flush_dir(self._root.parent)
                 self._durable.add(self._root)
             files = Files(stat.S_IMODE(self._root.stat().st_mode))
         return Partial(
