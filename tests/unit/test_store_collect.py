@@ -139,6 +139,7 @@ def test_a_partial_stays_while_a_manifest_needs_it_or_somebody_fills_it_or_it_is
     held = store.blobs.open_partial(DIGEST, chunk_list(PIECES))
     write(held, PIECES, [0])
     young = store.blobs.open_partial(b"\x01" * 32, chunk_list(B))
+    write(young, B, [0])
     young.close()
     for path in (store.layout.partials(needed.components[0].files[0].blake3)[0], held.path):
         age(path)
@@ -153,6 +154,7 @@ def test_a_partial_stays_while_a_manifest_needs_it_or_somebody_fills_it_or_it_is
 def test_a_partial_of_a_blob_that_is_complete_goes(store: Store) -> None:
     manifest = kept(store, "one", A)
     partial = store.blobs.open_partial(manifest.components[0].files[0].blake3, chunk_list([b"".join(A)]))
+    write(partial, [b"".join(A)])
     partial.close()
     age(partial.path)
     assert [each.kind for each in Collector(store).collect().removed] == ["partial"]

@@ -272,3 +272,19 @@ def test_an_empty_file_is_complete_at_once(path: Path) -> None:
     partial.complete()
     partial.close()
     assert path.with_name("done").read_bytes() == b""
+
+
+@pytest.mark.parametrize("written", [0, 1])
+def test_one_that_nothing_was_written_to_goes_when_it_is_closed(path: Path, written: int) -> None:
+    partial = opened(path)
+    write(partial, PIECES, range(written))
+    partial.close()
+    assert path.exists() == bool(written)
+
+
+def test_one_that_somebody_else_fills_is_left_to_him(path: Path) -> None:
+    first, second = opened(path), opened(path)
+    second.close()
+    assert path.exists()
+    first.close()
+    assert not path.exists()

@@ -26,6 +26,7 @@ class Context:
     """Settings, and the store opened when first asked for."""
 
     config: Config
+    warned: list[Path] = dataclasses.field(default_factory=list, compare=False, repr=False)
 
     @classmethod
     def make(cls, home: str | os.PathLike[str] | None = None) -> Context:
@@ -92,6 +93,7 @@ class Context:
         config = self.config
         if isinstance(origins, str):
             origins = (origins,)
+        self._warn_of_the_network(listener)
         for root in config.stores:
             if not any(store.root == root for store in self.lower_stores):
                 listener(Notice(f"store {root}: not there, or no store; nothing is taken from it"))
@@ -107,11 +109,24 @@ class Context:
             listener=listener,
         )
 
+    def _warn_of_the_network(self, listener: Listener) -> None:
+        """Once a run: what is different about a store that several hosts share."""
+        from diachunk.transfer.progress import Notice
+
+        if self.store.layout.shared_between_hosts and not self.warned:
+            self.warned.append(self.store.root)
+            listener(
+                Notice(
+                    f"the store {self.store.root} lies on a network file system: hosts that share it fetch side "
+                    "by side, each for itself, and locks may do nothing there"
+                )
+            )
+
     def with_patience(self, seconds: float | None) -> Context:
         if seconds is None:
             return self
         limits = dataclasses.replace(self.config.limits, patience_s=seconds)
-        return Context(dataclasses.replace(self.config, limits=limits))
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, limits=limits))
 
 
 def bundled_manifests() -> Iterator[Manifest]:

@@ -218,7 +218,7 @@ class _Walk:
 def _damage(checked: Checked) -> tuple[Damage, ...]:
     """Names what the bad chunks hold, as far as the file's header can still be read."""
     chunks = checked.facts.chunks
-    spans = _spans(checked.path, checked.facts.path)
+    spans = _spans(checked.path, checked.facts)
     found = []
     for index in checked.bad:
         start, end = chunks.offsets[index], chunks.offsets[index + 1]
@@ -229,10 +229,10 @@ def _damage(checked: Checked) -> tuple[Damage, ...]:
     return tuple(found)
 
 
-def _spans(path: Path, name: str) -> tuple[TensorSpan, ...]:
+def _spans(path: Path, facts: BlobFacts) -> tuple[TensorSpan, ...]:
     try:
-        with FileAccess(path) as file:
-            return find_tensors(name, file).spans
+        with FileAccess(path, facts.size) as file:
+            return find_tensors(facts.path, file).spans
     except OSError:
         return ()
 

@@ -71,7 +71,7 @@ def clock(seconds: float | None) -> str:
 def ago(seconds: float) -> str:
     """How long since: "just now", "5 min ago", "3 days ago"."""
     for unit_s, name in ((86400, "day"), (3600, "h"), (60, "min")):
-        count = int(seconds // unit_s)
+        count = int(max(0.0, seconds) // unit_s)  # a clock that was set back makes it less than nothing
         if count:
             plural = "s" if name == "day" and count > 1 else ""
             return f"{count} {name}{plural} ago"

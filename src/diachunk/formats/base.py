@@ -88,15 +88,20 @@ class BytesAccess:
 
 
 class FileAccess:
-    """RandomAccess over an open file descriptor that the caller owns, or over a path (a context manager)."""
+    """RandomAccess over an open file descriptor that the caller owns, or over a path (a context manager).
 
-    def __init__(self, file: int | Path) -> None:
+    Args:
+        size_bytes: what the file should have, for reading the header of one that was cut off; its own by default.
+    """
+
+    def __init__(self, file: int | Path, size_bytes: int | None = None) -> None:
+        self._size_bytes = size_bytes
         self._owned = isinstance(file, Path)
         self._fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC) if isinstance(file, Path) else file
 
     @property
     def size(self) -> int:
-        return os.fstat(self._fd).st_size
+        return os.fstat(self._fd).st_size if self._size_bytes is None else self._size_bytes
 
     def read_at(self, offset: int, size: int) -> bytes:
         pieces = []

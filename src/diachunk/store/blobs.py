@@ -93,7 +93,9 @@ class Blobs:
         """An adopted file is damaged or changed: the store no longer counts on it. It is left alone."""
         self.adopted.drop(digest, file.path)
 
-    def demote(self, digest: Digest, chunks: ChunkList, judged: Stamp | None = None) -> Path | None:
+    def demote(
+        self, digest: Digest, chunks: ChunkList, judged: Stamp | None = None, *, in_place: bool = True
+    ) -> Path | None:
         """Renames a damaged blob of ours to its partial, so that repairing it is an ordinary fetch.
 
         What is no regular file (a directory or link in the blob's place) is moved aside, never followed; so is
@@ -101,6 +103,7 @@ class Blobs:
 
         Args:
             judged: the file that was found to be damaged; what has taken its place since is left alone.
+            in_place: False moves it aside in any case.
 
         Returns:
             Where the blob's bytes are now: the partial, or aside; None if it was gone or no regular file.
@@ -113,7 +116,7 @@ class Blobs:
                 return None
             self.layout.files.unlink(self.layout.stamp(digest))
             regular = stat.S_ISREG(status.st_mode)
-            if regular and self._make_writable(own):
+            if regular and in_place and self._make_writable(own):
                 self.layout.files.rename(own, partial)
                 where = partial
             else:

@@ -110,7 +110,7 @@ class Files:
         os.rename(source, target, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
 
     def unlink(self, path: Path, *, dir_fd: int | None = None) -> bool:
-        """Removes a name; False if it was not there.
+        """Removes a name; False if it was not there. A directory in a file's place is moved aside.
 
         Raises:
             StoreError: it may not be removed.
@@ -119,13 +119,16 @@ class Files:
             os.unlink(path, dir_fd=dir_fd)
         except FileNotFoundError:
             return False
+        except IsADirectoryError:
+            with os_errors("move", path):
+                self.move_aside(path)
         except OSError as error:
             raise from_os_error(error, "remove", path) from error
         return True
 
     def replace_text(self, path: Path, data: bytes, *, durable: bool = False) -> None:
         """Writes a small file so that readers see the old one or the new one, never half of it."""
-        temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
+        temporary = path.with_name(_temporary_name())
         try:
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
@@ -149,7 +152,7 @@ class Files:
         Returns:
             Whether it was none before. It is durable once its directory is flushed.
         """
-        temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
+        temporary = path.with_name(_temporary_name())
         try:
             if path.is_symlink() and os.readlink(path) == target:
                 return False
@@ -194,6 +197,11 @@ class Files:
         except OSError:
             return True
         return True
+
+
+def _temporary_name() -> str:
+    """Nothing of the name that it will take: that may be as long as names can be. `gc` knows these."""
+    return f".{secrets.token_hex(8)}.tmp"
 
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)

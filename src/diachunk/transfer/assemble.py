@@ -165,11 +165,13 @@ class Assembly:
             if again.right and again.identity is not None:
                 self._destination.prove(facts, holding, again.identity)
                 return
+            if again.identity != checked.identity or not again.still_there:
+                return  # A neighbour was at it meanwhile: only of a file that stood still is that believed.
             raise ManifestError(
                 f"{facts.label}: the file here is what its digest says, and the manifest's chunks contradict it",
                 hint="do not use this manifest; the file was left alone",
             )
-        where = self._destination.give_up_on(facts, holding, checked.identity) if held else checked.path
+        where = self._destination.give_up_on(holding, checked) if held else checked.path
         self.report.repaired.append(checked)
         if where is not None and where != self._destination.partial(facts):
             self._salvage.append(replace(checked, path=where))

@@ -19,6 +19,7 @@ from diachunk.store.locks import BusyLock
 from diachunk.store.partial import Partial
 from diachunk.store.stamps import Stamp
 from diachunk.store.store import Store
+from diachunk.transfer.check import Checked
 
 
 class Destination(Protocol):
@@ -39,11 +40,8 @@ class Destination(Protocol):
         """Every chunk was verified on the held file, which was `identity` before it was read."""
         ...
 
-    def give_up_on(self, facts: BlobFacts, holding: Holding, judged: Stamp) -> Path | None:
+    def give_up_on(self, holding: Holding, checked: Checked) -> Path | None:
         """The held file is damaged: makes room for a good one without losing anything of the user's.
-
-        Args:
-            judged: the file as it was when it was read.
 
         Returns:
             Where its bytes are now, good chunks and all; None if they are gone.
@@ -81,11 +79,15 @@ class StoreDestination:
     def prove(self, facts: BlobFacts, holding: Holding, identity: Stamp) -> None:
         self._store.blobs.prove(facts.digest, holding, facts.chunks.id, identity)
 
-    def give_up_on(self, facts: BlobFacts, holding: Holding, judged: Stamp) -> Path | None:
+    def give_up_on(self, holding: Holding, checked: Checked) -> Path | None:
+        facts = checked.facts
         if holding.adopted is not None:
             self._store.blobs.disown(facts.digest, holding.adopted)
             return holding.path
-        return self._store.blobs.demote(facts.digest, facts.chunks, judged)
+        # Where blocks cannot be read nothing is mended in place: the kernel would have to read the rest of a page.
+        return self._store.blobs.demote(
+            facts.digest, facts.chunks, checked.identity, in_place=not checked.unreadable
+        )
 
     def partial(self, facts: BlobFacts) -> Path:
         return self._store.layout.partial(facts.digest, facts.chunks.id)
@@ -145,8 +147,9 @@ class DirectoryDestination:
         ours = holding.adopted is not None and holding.adopted.ours
         self._store.blobs.adopted.put(facts.digest, AdoptedFile(path, stamp, ours))
 
-    def give_up_on(self, facts: BlobFacts, holding: Holding, judged: Stamp) -> Path | None:
+    def give_up_on(self, holding: Holding, checked: Checked) -> Path | None:
         """The file stays until a good one takes its name; from here on it only no longer counts."""
+        facts = checked.facts
         path = self.path(facts)
         known = self._store.blobs.adopted.by_path(path)
         ours = known is not None and known[1].ours and known[1].unchanged() is not None
