@@ -11,6 +11,7 @@ import pytest
 from diachunk.digest import digest_of
 from diachunk.errors import StoreError, TrustError, UsageError
 from diachunk.manifest import encode
+from diachunk.manifest.write import compact
 from diachunk.store.adopted import AdoptedFile
 from diachunk.store.catalog import Catalog
 from diachunk.store.files import Files
@@ -54,6 +55,32 @@ def test_a_damaged_manifest_is_refused_by_name_and_passed_over_in_lists(store: S
     assert [each.id for each in store.catalog.manifests()] == store.catalog.ids(), (
         "what is in memory is whole"
     )
+
+
+def test_outlines_say_what_the_manifests_say_but_for_chunks(store: Store) -> None:
+    for each in (ONE, TWO):
+        store.catalog.add(each)
+    for catalog in (store.catalog, Catalog(store.layout)):
+        found = list(catalog.outlines())
+        assert [each.id for each in found] == catalog.ids()
+        for outline in found:
+            manifest = ONE if outline.id == ONE.id else TWO
+            assert (outline.name, outline.revision) == (manifest.name, manifest.revision)
+            assert [(each.path, each.size, each.blake3) for each in outline.files()] == [
+                (file.path, file.size, file.blake3) for _, file in manifest.walk()
+            ]
+
+
+@pytest.mark.parametrize("data", [b"", b"{", compact(TWO), encode(ONE)[:-20], None])
+def test_outlines_pass_over_what_is_no_manifest(store: Store, data: bytes | None) -> None:
+    store.catalog.add(ONE)
+    store.catalog.add(TWO)
+    if data is None:
+        store.layout.manifest(ONE.id).unlink()
+        store.layout.manifest(ONE.id).mkdir()
+    else:
+        store.layout.manifest(ONE.id).write_bytes(data)
+    assert [each.id for each in Catalog(store.layout).outlines()] == [TWO.id]
 
 
 def test_a_stray_file_among_the_manifests_is_no_manifest(store: Store) -> None:

@@ -112,8 +112,9 @@ def ls(home: Home = None) -> Listing:
         names.setdefault(ref.manifest_id, []).append(str(ref))
     pins = store.catalog.pins()
     own, disk_bytes = _own_files(store)
-    held = [
-        Held(
+
+    def held_by(outline: Outline) -> Held:
+        return Held(
             outline.id,
             outline.name,
             outline.revision,
@@ -124,8 +125,9 @@ def ls(home: Home = None) -> Listing:
             store.catalog.used_at(outline.id),
             store.catalog,
         )
-        for outline in store.catalog.outlines()
-    ]
+
+    # Mapped, so that no variable keeps the text of one manifest in memory while the next is read.
+    held = list(map(held_by, store.catalog.outlines()))
     held.sort(key=lambda each: -each.used_at)
     return Listing(str(store.root), tuple(held), disk_bytes, store.layout.free_bytes())
 

@@ -29,6 +29,8 @@ def find_donors(work: WorkList, stores: Iterable[Store], but_not: Iterable[Path]
     wanted = {work.digest(item): item for item in range(len(work))}
     excluded = set(but_not)
     for store in stores:
+        if not wanted:
+            break
         # Donors only save work: a store or blob that may not be read is passed over.
         with contextlib.suppress(StoreError):
             _offer_store(source, wanted, store, excluded)
