@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check fuzz bench clean help
+.PHONY: demo test check fuzz fuzz-briefly bench clean help
 help:            ## this list
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 16
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diachunk needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -27,8 +27,12 @@ test: $(VENV)/.dev  ## all tests
 	./tests/needs.sh
 	$(BIN)/python -m pytest -n auto
 
-fuzz: $(VENV)/.dev  ## coverage-guided fuzzing, FUZZ_SECONDS (600) for each target; FUZZ=NAME for one
-	$(BIN)/python -m tests.fuzz.run --seconds $(or $(FUZZ_SECONDS),600) $(addprefix --target ,$(FUZZ))
+fuzz: $(VENV)/.dev  ## coverage-guided fuzzing, FUZZ_SECONDS (600) for each target, then a long life of a store
+	PYTHONPATH=tests $(BIN)/python -m fuzz.run --seconds $(or $(FUZZ_SECONDS),600) --corpus .fuzz/corpus --crashes .fuzz/crashes
+	FUZZ_EXAMPLES=500 $(BIN)/python -m pytest -n0 tests/property/test_store_machine.py
+
+fuzz-briefly: $(VENV)/.dev  ## the same for a few seconds: part of CI
+	PYTHONPATH=tests $(BIN)/python -m fuzz.run
 
 check: $(VENV)/.dev  ## lint, format, types, floors
 	$(BIN)/ruff check .
@@ -41,4 +45,4 @@ bench: $(VENV)/.dev  ## compares with other tools side by side; writes docs/benc
 	$(BIN)/python -m benchmarks.run
 
 clean:           ## removes what the above made
-	rm -rf $(VENV) demo-data .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) demo-data .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .fuzz

@@ -224,6 +224,8 @@ class Catalog:
         path = self._layout.pin(manifest_id)
         if not os.path.lexists(path):  # who may only read a store can still use what is complete in it
             self._layout.files.replace_text(path, b"", durable=True)
+        else:
+            self._layout.files.settle(path.parent)
 
     def unpin(self, manifest_id: Digest) -> None:
         self._layout.files.unlink(self._layout.pin(manifest_id))

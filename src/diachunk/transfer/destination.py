@@ -115,6 +115,7 @@ class DirectoryDestination:
         self._given_up: dict[Path, Stamp] = {}
         self._busy: dict[Path, BusyLock] = {}
         self._durable: set[Path] = set()
+        self._settled: set[Path] = set()
 
     def path(self, facts: BlobFacts) -> Path:
         return self._root / facts.component / facts.path
@@ -133,6 +134,10 @@ class DirectoryDestination:
         if record is None:
             return Holding(Presence.CLAIMED, path)
         proven = status.st_size == facts.size and record.stamp.proves(status, facts.chunks.id)
+        if proven and path.parent not in self._settled:
+            # The record was written before the file took its name: of that it proves nothing.
+            self._store.layout.files.settle(path.parent)
+            self._settled.add(path.parent)
         return Holding(Presence.PROVEN if proven else Presence.CLAIMED, path, record)
 
     def locate(self, facts: BlobFacts) -> Path | None:

@@ -1,0 +1,1 @@
+"""Fuzzing: what is fuzzed and how to run it is in docs/fuzzing.md."""
