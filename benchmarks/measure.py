@@ -54,6 +54,28 @@ class Contender:
     exits: frozenset[int] = frozenset({0})
 
 
+_LAUNCHER = """
+import json, os, sys, time
+started_at = time.perf_counter()
+child = os.fork()
+if not child:
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    try:
+        os.execvp(sys.argv[1], sys.argv[1:])
+    except OSError as error:
+        os.write(2, str(error).encode())
+        os._exit(127)
+_, status, usage = os.wait4(child, 0)
+wall_s = time.perf_counter() - started_at
+code = os.waitstatus_to_exitcode(status)
+print(json.dumps([code, wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss]))
+"""
+"""A small process in between: what the kernel calls a process's peak begins, after exec(2), with that of the one
+that forked it, so that a small program measured by a large one would look large."""
+
+
 def run_once(contender: Contender) -> Run:
     """Runs a command to its end.
 
@@ -61,22 +83,21 @@ def run_once(contender: Contender) -> Run:
         SystemExit: it failed; a benchmark of a failure means nothing.
     """
     contender.before()
-    environment = {**os.environ, **contender.environment}
-    started_at = time.perf_counter()
-    process = subprocess.Popen(
-        list(contender.command), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _LAUNCHER, *contender.command],
+        env={**os.environ, **contender.environment},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
     )
-    assert process.stderr is not None
-    with process.stderr:
-        errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    wall_s = time.perf_counter() - started_at
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode not in contender.exits:
-        said = errors.decode(errors="replace")[-500:]
-        raise SystemExit(f"{contender.name} ended with {process.returncode}: {said}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Run(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit)
+    try:
+        code, wall_s, cpu_s, peak = json.loads(done.stdout)
+    except ValueError:
+        raise SystemExit(f"{contender.name} could not be run: {done.stderr[-500:]}") from None
+    if code not in contender.exits:
+        raise SystemExit(f"{contender.name} ended with {code}: {done.stderr[-500:]}")
+    return Run(wall_s, cpu_s, peak * (1 if sys.platform == "darwin" else 1024))
 
 
 def race(contenders: Sequence[Contender], rounds: int, *, settle_s: float = 1.0) -> list[Row]:

@@ -30,13 +30,16 @@ MEMORY_BYTES_MAX = 350 * MIB
 BOUND_S = 100.0
 """For each step, of which the longest takes a tenth of that; only what grows with the square goes beyond."""
 _STEP = f"""
-import json, resource, sys
+import json, os, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, ({OPEN_FILES_MAX}, {OPEN_FILES_MAX}))
+# The peak begins with that of the process which forked this one, and ends there: a child's is its own.
+if child := os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 import diachunk
 
 home, target, origin, out = sys.argv[1:]
 result = {{}}
-print(json.dumps([result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+print(json.dumps([result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]), flush=True)
 """
 
 FETCH = """(

@@ -7,10 +7,8 @@ tells apart is a column from an object a chunk, one pass from several, n from n 
 from __future__ import annotations
 
 import cProfile
-import os
 import pstats
 import random
-import subprocess
 import sys
 import threading
 import tracemalloc
@@ -19,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from benchmarks import resuming, size
+from benchmarks import measure, resuming, size
 
 import diachunk
 from diachunk.limits import CHUNK_BYTES, DEFAULT
@@ -93,14 +91,9 @@ def peak_of_a_fetch(folder: Path, shards: int, chunks_a_shard: int) -> int:
     folder.mkdir()
     made = size.small(folder, shards, chunks_a_shard)
     command = [sys.executable, "-m", "diachunk", "fetch", str(made.manifest), "--quiet"]
-    environment = {**os.environ, "DIACHUNK_HOME": str(folder / "home")}
-    process = subprocess.Popen(
-        [*command, "--origin", str(made.root)], env=environment, stdout=subprocess.DEVNULL
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    environment = {"DIACHUNK_HOME": str(folder / "home")}
+    command += ["--origin", str(made.root)]
+    return measure.run_once(measure.Contender("fetch", command, environment=environment)).peak_bytes
 
 
 def test_a_whole_fetch_takes_a_bounded_memory_a_chunk(tmp_path: Path) -> None:

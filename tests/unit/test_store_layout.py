@@ -199,7 +199,7 @@ def test_a_private_root_makes_private_blobs(tmp_path: Path) -> None:
 
 
 class NoRename(Files):
-    def rename(self, source: Path, target: Path) -> None:
+    def rename(self, source: Path, target: Path, *, dir_fd: int | None = None) -> None:
         raise OSError(28, "No space left on device")
 
 
