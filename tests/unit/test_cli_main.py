@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -66,10 +65,12 @@ def test_help_imports_nothing_heavy_and_is_instant() -> None:
         f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
     )
     best_s = 9.0
-    for _ in range(3):
-        started_at = time.perf_counter()
+    for _ in range(4):
+        before = os.times()
         done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
-        best_s = min(best_s, time.perf_counter() - started_at)
+        after = os.times()  # CPU seconds: other tests run at the same time
+        spent_s = after.children_user + after.children_system - before.children_user - before.children_system
+        best_s = min(best_s, spent_s)
     assert done.stderr.strip() == "[]"
     assert best_s < 0.3
 
