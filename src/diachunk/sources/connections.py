@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import http.client
-import ipaddress
 import netrc
 import os
 import socket
@@ -16,127 +14,23 @@ from urllib.parse import urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout, make_headers
-from urllib3.util.connection import create_connection
 
 from diachunk.schedule.health import Fault
 from diachunk.sources.base import Flow, SourceFault
 from diachunk.sources.context import SourceContext
+from diachunk.sources.wakeable import (
+    HTTPPool,
+    HTTPSPool,
+    PrivateAddress,
+    PublicHTTPPool,
+    PublicHTTPSPool,
+    refuse_private_name,
+    waiting,
+)
 
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-
-
-class PrivateAddress(OSError):
-    """A host that only a manifest named turned out to be on a private network."""
-
-
-def _is_private(text: str) -> bool:
-    address = ipaddress.ip_address(text.split("%", 1)[0])
-    return not (getattr(address, "ipv4_mapped", None) or address).is_global
-
-
-def _private(host: str) -> PrivateAddress:
-    return PrivateAddress(f"{host} is a private address that only the manifest names; --origin lets it")
-
-
-def _refuse_private(sock: socket.socket | None) -> None:
-    """Once more, on the connected address: whatever led here, nothing is sent to it."""
-    if sock is not None and _is_private(address := str(sock.getpeername()[0])):
-        sock.close()
-        raise _private(address)
-
-
-def _refuse_private_name(host: str) -> None:
-    """Behind a proxy only the proxy resolves names; what needs no resolving is refused here."""
-    bare = host.strip("[]").rstrip(".").lower()
-    try:
-        private = _is_private(bare)
-    except ValueError:
-        private = "." not in bare or bare.endswith((".localhost", ".local", ".internal"))
-    if private:
-        raise _private(host)
-
-
-_waiting = threading.local()
-"""`_waiting.flow`: the request for which this thread waits, if any."""
-
-
-class _Wakeable(HTTPConnection):
-    """A connection whose wait for the reply's header can be ended from another thread.
-
-    A socket's timeout starts over with each byte, so a server that sends its header one byte at a time, or
-    one interim reply after another, would hold a lane for ever.
-    """
-
-    def getresponse(self) -> Any:
-        flow: Flow | None = getattr(_waiting, "flow", None)
-        if flow is not None:
-            flow.on_cancel(self._wake)
-        return super().getresponse()
-
-    def _wake(self) -> None:
-        sock = self.sock
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                # Not SSLSocket.shutdown, which takes the encryption off under the thread that reads.
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
-
-
-class _WakeableHTTPS(_Wakeable, HTTPSConnection):
-    pass
-
-
-class _PublicHTTPConnection(_Wakeable):
-    """Connects to public addresses only, without so much as knocking at others."""
-
-    def _new_conn(self) -> socket.socket:
-        if self.proxy:
-            return super()._new_conn()
-        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        addresses = [str(each[4][0]) for each in found]
-        public = [each for each in addresses if not _is_private(each)]
-        if not public:
-            raise _private(addresses[0] if addresses else self.host)
-        for address in public[:-1]:
-            with contextlib.suppress(OSError):
-                return self._connect_to(address)
-        return self._connect_to(public[-1])
-
-    def _connect_to(self, address: str) -> socket.socket:
-        return create_connection(
-            (address, self.port),
-            self.timeout,
-            source_address=self.source_address,
-            socket_options=self.socket_options,
-        )
-
-    def connect(self) -> None:
-        super().connect()
-        if not self.proxy:
-            _refuse_private(self.sock)
-
-
-class _PublicHTTPSConnection(_PublicHTTPConnection, HTTPSConnection):
-    pass
-
-
-class _HTTPPool(HTTPConnectionPool):
-    ConnectionCls = _Wakeable
-
-
-class _HTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _WakeableHTTPS
-
-
-class _PublicHTTPPool(HTTPConnectionPool):
-    ConnectionCls = _PublicHTTPConnection
-
-
-class _PublicHTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _PublicHTTPSConnection
 
 
 class Connections:
@@ -153,7 +47,7 @@ class Connections:
     def get(self, url: str, headers: dict[str, str], flow: Flow) -> BaseHTTPResponse:
         """Sends one GET and returns the reply, its body unread. Redirects are the caller's."""
         pool = self._pool_for(url)
-        _waiting.flow = flow
+        waiting.flow = flow
         try:
             return self._send(pool, url, headers)
         except urllib3.exceptions.ProtocolError as error:
@@ -163,7 +57,7 @@ class Connections:
             flow.slice_bytes()
             return self._send(pool, url, headers)
         finally:
-            _waiting.flow = None
+            waiting.flow = None
 
     def _send(self, pool: urllib3.PoolManager, url: str, headers: dict[str, str]) -> BaseHTTPResponse:
         return pool.request(
@@ -187,7 +81,7 @@ class Connections:
             proxies = getproxies()
             proxy = "" if proxy_bypass(host) else proxies.get(split.scheme, proxies.get("all", ""))
             if proxy and not self._context.named_by_user:
-                _refuse_private_name(host)
+                refuse_private_name(host)
         with self._lock:
             self._proxies[split.scheme, host] = proxy
             if proxy not in self._pools:
@@ -204,9 +98,9 @@ class Connections:
             options["ssl_context"] = self._tls
         pool = _proxy_pool(proxy, options) if proxy else urllib3.PoolManager(**options)
         if proxy or self._context.named_by_user:
-            pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+            pool.pool_classes_by_scheme = {"http": HTTPPool, "https": HTTPSPool}
         else:
-            pool.pool_classes_by_scheme = {"http": _PublicHTTPPool, "https": _PublicHTTPSPool}
+            pool.pool_classes_by_scheme = {"http": PublicHTTPPool, "https": PublicHTTPSPool}
         return pool
 
     def close(self) -> None:
