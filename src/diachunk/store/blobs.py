@@ -115,8 +115,8 @@ class Blobs:
             if judged is not None and not judged.matches(status):
                 return None
             self.layout.files.unlink(self.layout.stamp(digest))
-            regular = stat.S_ISREG(status.st_mode)
-            if regular and in_place and self._make_writable(own):
+            is_file = stat.S_ISREG(status.st_mode)
+            if is_file and in_place and self._make_writable(own):
                 self.layout.files.rename(own, partial)
                 where = partial
             else:
@@ -126,7 +126,7 @@ class Blobs:
             return None
         except OSError as error:
             raise from_os_error(error, "repair", own) from error
-        return where if regular else None
+        return where if is_file else None
 
     def _make_writable(self, own: Path) -> bool:
         try:
