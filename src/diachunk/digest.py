@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from typing import TypeAlias
@@ -13,6 +14,7 @@ Digest: TypeAlias = bytes
 """32 raw bytes."""
 
 _HEX = re.compile(r"[0-9a-f]{64}")
+_GIT_HEX = re.compile(r"[0-9a-f]{40}")
 _MANIFEST_CONTEXT = "diachunk manifest v1"
 
 
@@ -32,6 +34,18 @@ def derive_id(canonical: Iterable[bytes]) -> Digest:
     for piece in canonical:
         running.update(piece)
     return running.digest()
+
+
+def git_hasher(size_bytes: int) -> hashlib._Hash:
+    """A running git object id (SHA-1) of a file of that size: `git hash-object`, by "blob <size>", NUL, the bytes."""
+    running = hashlib.sha1(usedforsecurity=False)
+    running.update(b"blob %d\0" % size_bytes)
+    return running
+
+
+def is_git_id(text: object) -> bool:
+    """Whether `text` is 40 lower-case hex digits."""
+    return isinstance(text, str) and _GIT_HEX.fullmatch(text) is not None
 
 
 def parse_digest(text: object) -> Digest:

@@ -46,7 +46,8 @@ def files(draw: st.DrawFn, path: str) -> FileEntry:
     ]
     whole = chunks[0][1] if len(chunks) == 1 else digest_of(path.encode() if chunks else b"")
     sha256 = draw(st.sampled_from(["", digest_of(path.encode()).hex()])) if chunks else ""
-    return FileEntry(path, sum(sizes), whole, ChunkList.of(chunks), sha256, draw(EXTRA))
+    git = draw(st.sampled_from(["", whole.hex()[:40]]))
+    return FileEntry(path, sum(sizes), whole, ChunkList.of(chunks), sha256, draw(EXTRA), git)
 
 
 @st.composite

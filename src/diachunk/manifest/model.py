@@ -79,6 +79,8 @@ class FileEntry:
         blake3: digest of the whole file; the name of its blob in a store. A claim until hashed here.
         sha256: the same bytes' SHA-256 in lower-case hex, or "" if the manifest does not say.
         extra: keys of the entry that this version does not know: kept, hashed, re-served.
+        git: the id that git gives these bytes (SHA-1 over "blob <size>", NUL and the bytes; 40 hex digits), for a
+            file that a hub keeps under that name; "" for all others.
     """
 
     path: str
@@ -87,6 +89,7 @@ class FileEntry:
     chunks: ChunkList
     sha256: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    git: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
-from diachunk.digest import DIGEST_BYTES, Digest, digest_of, parse_digest
+from diachunk.digest import DIGEST_BYTES, Digest, digest_of, is_git_id, parse_digest
 from diachunk.errors import ManifestError
 from diachunk.limits import CHUNK_BYTES, DEFAULT, Limits
 from diachunk.manifest import read, strict_json, validate
@@ -237,6 +237,7 @@ def _take_files(document: dict[str, Any], cuts: list[_Cut]) -> list[list[FileOut
     unused = iter(cuts)
     components: list[list[FileOutline]] = []
     seen: dict[Digest, tuple[int, Digest | None, memoryview | ChunkList]] = {}
+    gits: dict[Digest, str] = {}
     for component in document["content"]["components"]:
         files: list[FileOutline] = []
         for file in component["files"]:
@@ -249,6 +250,10 @@ def _take_files(document: dict[str, Any], cuts: list[_Cut]) -> list[list[FileOut
                     return None
             blake3 = parse_digest(file["blake3"])
             sha256 = parse_digest(file.pop("sha256")) if "sha256" in file else None
+            if "git" in file:
+                git = file.pop("git")
+                if not is_git_id(git) or gits.setdefault(blake3, git) != git:
+                    return None
             found = FileOutline(file["path"], file["size"], blake3, cut.lines if cut else _NO_CHUNKS)
             facts = found.size, sha256, found.lines
             if not _plausible(found, cut) or seen.setdefault(blake3, facts) != facts:

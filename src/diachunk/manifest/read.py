@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from typing import Any, NoReturn, TypeVar
 
-from diachunk.digest import Digest, parse_digest
+from diachunk.digest import Digest, is_git_id, parse_digest
 from diachunk.errors import ManifestError
 from diachunk.limits import Limits
 from diachunk.manifest import strict_json
@@ -80,8 +80,11 @@ def _file(entry: object, where: str) -> FileEntry:
     sha256 = ""
     if "sha256" in entry:
         sha256 = _digest(_take(entry, "sha256", str, where), f"{where}: sha256").hex()
+    git = ""
+    if "git" in entry and not is_git_id(git := _take(entry, "git", str, where)):
+        raise ManifestError(f"{where}: git: {quote(git)} is not 40 lower-case hex digits", rule="M13")
     chunks = _chunks(_take(entry, "chunks", list, where), where)
-    return FileEntry(path, size, blake3, chunks, sha256, extra=entry)
+    return FileEntry(path, size, blake3, chunks, sha256, entry, git)
 
 
 def _chunks(pairs: list[Any], where: str) -> ChunkList:

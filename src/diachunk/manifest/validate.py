@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
-from diachunk.digest import DIGEST_BYTES, Digest, digest_of
+from diachunk.digest import DIGEST_BYTES, Digest, digest_of, is_git_id
 from diachunk.errors import ManifestError
 from diachunk.limits import CHUNK_BYTES, Limits
 from diachunk.manifest import names, strict_json
@@ -21,7 +21,7 @@ from diachunk.manifest.strict_json import quote
 HINTS_KEYS = frozenset({"origins", "places"})
 CONTENT_KEYS = frozenset({"name", "revision", "chunking", "components"})
 COMPONENT_KEYS = frozenset({"name", "upstream", "files"})
-FILE_KEYS = frozenset({"path", "size", "blake3", "sha256", "chunks"})
+FILE_KEYS = frozenset({"path", "size", "blake3", "sha256", "git", "chunks"})
 
 REQUIRES_KNOWN: frozenset[str] = frozenset()
 """What `requires` may ask of this version."""
@@ -130,6 +130,8 @@ def _check_file(file: FileEntry, where: str) -> None:
         raise ManifestError(f"{where}: blake3 is not {DIGEST_BYTES} bytes", rule="M13")
     if file.sha256 and not _SHA256.fullmatch(file.sha256):
         raise ManifestError(f"{where}: sha256 is not 64 lower-case hex digits", rule="M13")
+    if file.git and not is_git_id(file.git):
+        raise ManifestError(f"{where}: git is not 40 lower-case hex digits", rule="M13")
     sizes = file.chunks.sizes
     if sizes and (min(sizes) < 1 or max(sizes) > CHUNK_BYTES):
         index = next(i for i, size in enumerate(sizes) if not 1 <= size <= CHUNK_BYTES)
@@ -156,6 +158,9 @@ def _check_agreement(manifest: Manifest) -> None:
                     " sha256 and chunks",
                     rule="M17",
                 )
+            # Only where a hub keeps the file under it is it stated at all.
+            if first.git and file.git and first.git != file.git:
+                raise ManifestError(f"{_where(component, file)}: one digest, two git ids", rule="M17")
             continue
         if len(file.chunks) == 1 and file.chunks.digests != file.blake3:
             raise ManifestError(

@@ -85,7 +85,8 @@ def _chunks(chunks: ChunkList) -> Iterator[str]:
 
 def _file_head(file: FileEntry) -> dict[str, Any]:
     fields: dict[str, Any] = {"path": file.path, "size": file.size, "blake3": file.blake3.hex()}
-    return {**fields, "sha256": file.sha256} if file.sha256 else fields
+    named = {"sha256": file.sha256, "git": file.git}
+    return fields | {key: value for key, value in named.items() if value}
 
 
 def _file_lines(file: FileEntry) -> Iterator[str]:

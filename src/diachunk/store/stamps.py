@@ -26,7 +26,7 @@ class Stamp:
 
     Attributes:
         lists: hex ids of the chunk lists (ChunkList.id) whose every chunk was verified.
-        blake3, sha256: digests that this machine computed over the whole file, or "".
+        blake3, sha256, git: digests that this machine computed over the whole file, or "".
         verified_at: seconds since the epoch; for people.
     """
 
@@ -38,6 +38,7 @@ class Stamp:
     blake3: str = ""
     sha256: str = ""
     verified_at: float = 0.0
+    git: str = ""
 
     @classmethod
     def of(cls, status: os.stat_result) -> Stamp:
@@ -64,7 +65,9 @@ class Stamp:
     def proves(self, status: os.stat_result, chunk_list: Digest) -> bool:
         return chunk_list.hex() in self.lists and self.matches(status)
 
-    def adding(self, *, chunk_list: Digest | None = None, blake3: str = "", sha256: str = "") -> Stamp:
+    def adding(
+        self, *, chunk_list: Digest | None = None, blake3: str = "", sha256: str = "", git: str = ""
+    ) -> Stamp:
         lists = self.lists
         if chunk_list is not None and chunk_list.hex() not in lists:
             lists = (*lists[-_LISTS_MAX + 1 :], chunk_list.hex())
@@ -73,6 +76,7 @@ class Stamp:
             lists=lists,
             blake3=blake3 or self.blake3,
             sha256=sha256 or self.sha256,
+            git=git or self.git,
             verified_at=time.time(),
         )
 
@@ -94,6 +98,7 @@ class Stamp:
                 str(value["blake3"]),
                 str(value["sha256"]),
                 float(value["verified_at"]),
+                str(value.get("git", "")),
             )
         except (KeyError, TypeError, ValueError, OverflowError):
             return None
