@@ -19,8 +19,8 @@ from diachunk.schedule.work import BlobFacts, WorkList
 from diachunk.sources.donors import find_donors
 from diachunk.sources.local import LocalFiles
 from diachunk.store.adopted import AdoptedFile
+from diachunk.store.extents import read_claims
 from diachunk.store.files import Files, regular
-from diachunk.store.partial import read_claims
 from diachunk.store.stamps import Stamp
 from diachunk.store.store import Store
 from property.test_manifest import manifests

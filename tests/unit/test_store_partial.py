@@ -12,9 +12,10 @@ import pytest
 
 from diachunk.errors import StoreError
 from diachunk.store import partial as partial_module
+from diachunk.store.extents import allocated, extents, read_claims
 from diachunk.store.files import Files
 from diachunk.store.locks import held_by_another
-from diachunk.store.partial import Partial, Vanished, allocated, extents, read_claims
+from diachunk.store.partial import Partial, Vanished
 from store_files import BLOCK, CHUNKS, DATA, PIECES, chunk_list, listing, verified, write
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diachunk.chunking.cuts import cut_sizes, rule_for
-from diachunk.digest import Digest, digest_of, hasher
+from diachunk.digest import Digest, digest_of, git_hasher, hasher
 from diachunk.errors import IntegrityError, from_os_error
-from diachunk.formats.base import FileAccess
+from diachunk.formats.base import FileAccess, RandomAccess
 from diachunk.formats.registry import find_tensors
 from diachunk.limits import CHUNK_BYTES
 
@@ -23,16 +23,23 @@ _BUFFERS = 6
 
 
 @dataclass(frozen=True, slots=True)
-class HashedFile:
-    """What one pass found. `status` is the file's identity, the same before and after the pass."""
+class Hashes:
+    """What one pass over a file's bytes found. `git` is "" where it was not asked for."""
 
-    path: Path
     size: int
     blake3: Digest
     sha256: str
+    git: str
     sizes: array[int]
     digests: bytes
     rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class HashedFile(Hashes):
+    """A file that stood still meanwhile: `status` is its identity, the same before and after the pass."""
+
+    path: Path
     status: os.stat_result
 
 
@@ -61,38 +68,83 @@ def _is_small(path: Path) -> bool:
         raise from_os_error(error, "read", path) from error
 
 
-def hash_one(path: Path, read: Callable[[Path, int], None] = lambda path, size_bytes: None) -> HashedFile:
-    """Hashes one file. See hash_files."""
+def hash_one(
+    path: Path, read: Callable[[Path, int], None] = lambda path, size_bytes: None, *, git: bool = False
+) -> HashedFile:
+    """Hashes one file; with `git`, by git's way as well. See hash_files."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             before = os.fstat(fd)
-            layout = find_tensors(path.name, FileAccess(fd))
-            sizes = cut_sizes(before.st_size, layout.spans)
-            with _Pass(sizes) as running:
-                for size in sizes:
-                    if not running.feed(fd, size):
-                        break
-                    read(path, size)
+            found = hash_bytes(path.name, fd, FileAccess(fd), read=lambda size: read(path, size), git=git)
             after = os.fstat(fd)
         finally:
             os.close(fd)
         now = path.stat()
     except OSError as error:
         raise from_os_error(error, "read", path) from error
-    if running.fed != len(sizes) or any(_identity(before) != _identity(each) for each in (after, now)):
+    if found is None or any(_identity(before) != _identity(each) for each in (after, now)):
         raise IntegrityError(
             f"{path} changed while it was read", hint="publish it again once nothing writes it"
         )
     return HashedFile(
+        found.size,
+        found.blake3,
+        found.sha256,
+        found.git,
+        found.sizes,
+        found.digests,
+        found.rule,
         path,
-        before.st_size,
+        after,
+    )
+
+
+def hash_bytes(
+    name: str,
+    fd: int,
+    access: RandomAccess,
+    *,
+    wait: Callable[[int, int], None] = lambda start, end: None,
+    read: Callable[[int], None] = lambda size_bytes: None,
+    git: bool = False,
+    buffers: int = _BUFFERS,
+) -> Hashes | None:
+    """One pass over an open file, which may still be growing.
+
+    Args:
+        name: the file's name: its suffix helps to find its format.
+        access: how its header is read; of a growing file, it waits for what it reads.
+        wait: returns once the bytes [start, end) are there.
+        read: told the bytes read since the last call.
+        git: whether to compute git's id, too.
+        buffers: how many chunks are in memory at once.
+
+    Returns:
+        None if the file ended before its size.
+
+    Raises:
+        OSError: it cannot be read. Whatever `access` and `wait` raise.
+    """
+    total = access.size
+    layout = find_tensors(name, access)
+    sizes = cut_sizes(total, layout.spans)
+    offset = 0
+    with _Pass(sizes, total if git else None, buffers) as running:
+        for size in sizes:
+            wait(offset, offset + size)
+            if not running.feed(fd, size):
+                return None
+            offset += size
+            read(size)
+    return Hashes(
+        total,
         running.whole.digest(),
         running.sha256.hexdigest(),
+        running.git.hexdigest() if running.git else "",
         sizes,
         b"".join(running.digests),
         rule_for(layout),
-        after,
     )
 
 
@@ -101,24 +153,27 @@ def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
 
 
 class _Pass:
-    """Three hashes over one stream of chunks: SHA-256 and the whole file's BLAKE3 in order, each on its own
-    thread (both release the GIL), chunk digests on the reading thread. A small ring of buffers bounds memory.
+    """The hashes over one stream of chunks: SHA-256 (and git's id) and the whole file's BLAKE3 in order, each on its
+    own thread (they release the GIL), chunk digests on the reading thread. A small ring of buffers bounds memory.
 
     A file of one chunk is hashed inline: threads would cost more than they save.
     """
 
-    def __init__(self, sizes: Sequence[int]) -> None:
+    def __init__(self, sizes: Sequence[int], git_bytes: int | None, buffers: int) -> None:
         self.whole = hasher()
         self.sha256 = hashlib.sha256()
+        self.git = git_hasher(git_bytes) if git_bytes is not None else None
         self.digests: list[Digest] = []
         self.fed = 0
         self._offset = 0
         self._inline = len(sizes) <= 1
-        count = 1 if self._inline else min(_BUFFERS, len(sizes))
+        count = 1 if self._inline else min(buffers, len(sizes))
         self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
         for _ in range(count):
             self._free.put(memoryview(bytearray(max(sizes, default=1))))
         self._ordered = [_Ordered(self.whole.update), _Ordered(self.sha256.update)]
+        if self.git:
+            self._ordered.append(_Ordered(self.git.update))
 
     def feed(self, fd: int, size: int) -> bool:
         """Reads and hashes the next chunk; False if the file ends before."""
@@ -138,7 +193,7 @@ class _Pass:
             self.digests.append(digest_of(view))
             self._free.put(buffer)
             return True
-        pending = _Pending(3, lambda: self._free.put(buffer))
+        pending = _Pending(1 + len(self._ordered), lambda: self._free.put(buffer))
         for ordered in self._ordered:
             ordered.put(view, pending.release)
         self.digests.append(digest_of(view))

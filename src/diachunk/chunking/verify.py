@@ -1,8 +1,13 @@
-"""Trust by type: only `verify` makes a VerifiedChunk, and the store writes nothing else."""
+"""Trust by type: only `verify` makes a VerifiedChunk, and blobs are made of nothing else.
+
+A file whose chunks nobody has stated yet (a recipe's) is made of MeasuredChunks: a draft takes them, no partial
+does, and a draft becomes a blob only when the whole file has the digest that was stated for it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from diachunk.digest import Digest, digest_of
 
@@ -42,6 +47,20 @@ class VerifiedChunk:
 
 
 _PROOF = object()
+
+
+class MeasuredChunk:
+    """Bytes as they came, and the digest that they have. Nobody has vouched for them: they are for drafts alone."""
+
+    __slots__ = ("data", "digest", "ref")
+
+    def __init__(self, ref: ChunkRef, data: memoryview) -> None:
+        self.ref = ref
+        self.data = data
+        self.digest = digest_of(data)
+
+
+Chunk: TypeAlias = VerifiedChunk | MeasuredChunk
 
 
 def verify(ref: ChunkRef, buffer: memoryview) -> VerifiedChunk:

@@ -13,8 +13,8 @@ from diachunk.manifest import FileEntry
 from diachunk.manifest.outline import Outline
 from diachunk.schedule.work import WorkList
 from diachunk.sources.local import LocalFiles
+from diachunk.store.extents import read_claims
 from diachunk.store.files import regular
-from diachunk.store.partial import read_claims
 from diachunk.store.store import Store
 
 

@@ -12,14 +12,15 @@ import os
 import stat
 import threading
 import time
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 from pathlib import Path
 
 from diachunk.bitmap import Bitmap
-from diachunk.chunking.verify import VerifiedChunk
+from diachunk.chunking.verify import Chunk, ChunkRef, MeasuredChunk, VerifiedChunk, verify
 from diachunk.errors import StoreError, from_os_error
 from diachunk.manifest.model import ChunkList
+from diachunk.store.extents import chunks_in, extents
 from diachunk.store.files import Files, read_hint
 from diachunk.store.locks import BusyLock
 from diachunk.store.pieces import PieceSize
@@ -29,6 +30,10 @@ class Vanished(StoreError):
     """The partial was removed or replaced by another process while it was filled. Start over."""
 
     retryable = True
+
+
+class Abandoned(Exception):
+    """Bytes that somebody waits for will not come. Caught where the waiting was begun."""
 
 
 class Partial:
@@ -41,6 +46,8 @@ class Partial:
     Attributes:
         locked: nobody else works on it; True too where locks do nothing.
     """
+
+    _takes: type[VerifiedChunk] | type[MeasuredChunk] = VerifiedChunk
 
     def __init__(
         self,
@@ -64,7 +71,8 @@ class Partial:
         self._completed = False
         self._owned = False
         self._present = Bitmap(len(chunks))
-        self._present_lock = threading.Lock()
+        self._arrived = threading.Condition()
+        self._abandoned = False
         self._write_lock = threading.Lock()
         self._piece = PieceSize()
         self._have_path = path.with_name(f"{path.name}.have")
@@ -112,7 +120,7 @@ class Partial:
         # Beside a file in a directory of the user's, a hint would have to be read by path: none is kept there.
         if not self._shows_holes and self.dir_fd is None and (hint := self._read_hint()) is not None:
             return hint
-        return _chunks_in(extents(self.fd, self.chunks.total_bytes), self.chunks)
+        return chunks_in(extents(self.fd, self.chunks.total_bytes), self.chunks)
 
     def _read_hint(self) -> Bitmap | None:
         data = read_hint(self._have_path, 32 + len(self.chunks) // 8 + 1)
@@ -125,13 +133,16 @@ class Partial:
 
     def _write_hint(self) -> None:
         """What is present, for a resume on a file system without SEEK_DATA. Never trusted."""
-        with self._present_lock:
+        with self._arrived:
             packed = self._present.to_bytes()
         self._files.replace_text(self._have_path, self.chunks.id + packed)
 
     # --- the sink ------------------------------------------------------------------------------------------
 
-    def holds(self, chunk: VerifiedChunk, offset: int) -> bool:
+    def judge(self, ref: ChunkRef, view: memoryview, *, local: bool) -> Chunk:
+        return verify(ref, view)
+
+    def holds(self, chunk: Chunk, offset: int) -> bool:
         try:
             data = os.pread(self.fd, chunk.ref.size, offset)
         except OSError:
@@ -141,7 +152,9 @@ class Partial:
         self._note(offset)
         return True
 
-    def write(self, chunk: VerifiedChunk, offset: int) -> None:
+    def write(self, chunk: Chunk, offset: int) -> None:
+        if not isinstance(chunk, self._takes):
+            raise TypeError(f"{type(chunk).__name__} for {self.path}")
         try:
             # Writers of one inode exclude each other in the kernel anyway, but spin while they wait there;
             # waiting here instead leaves the core to receiving and hashing (docs/benchmarks.md).
@@ -157,8 +170,32 @@ class Partial:
 
     def _note(self, offset: int) -> None:
         index = bisect_left(self.chunks.offsets, offset)
-        with self._present_lock:
+        with self._arrived:
             self._present.add(index)
+            self._arrived.notify_all()
+
+    # --- following it while it grows -----------------------------------------------------------------------
+
+    def wait_for(self, start: int, end: int) -> None:
+        """Blocks until the bytes [start, end) are in place, written or found right by this process.
+
+        Raises:
+            Abandoned: they will not come: the file was closed first.
+        """
+        first = bisect_right(self.chunks.offsets, start) - 1
+        last = bisect_left(self.chunks.offsets, end)
+        with self._arrived:
+            for index in range(first, last):
+                while index not in self._present:
+                    if self._abandoned:
+                        raise Abandoned(self.path)
+                    self._arrived.wait()
+
+    def abandon(self) -> None:
+        """Nothing more will come: wakes those who wait for it."""
+        with self._arrived:
+            self._abandoned = True
+            self._arrived.notify_all()
 
     def beat(self) -> None:
         """Sets the file's mtime, which nothing else depends on until it is complete: `held_by_another` shows
@@ -214,6 +251,7 @@ class Partial:
         """Lets go of the file and its lock; one that nothing was written to goes. Waits for a write under way:
         its descriptor could be reused.
         """
+        self.abandon()
         with self._write_lock:
             if self.fd >= 0:
                 self._remove_if_empty()
@@ -237,53 +275,3 @@ class Partial:
             named = os.stat(self._name, dir_fd=self.dir_fd, follow_symlinks=False)
             if not status.st_blocks and (named.st_dev, named.st_ino) == (status.st_dev, status.st_ino):
                 self._files.unlink(self._name, dir_fd=self.dir_fd)
-
-
-def extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """Half-open ranges of a sparse file that were ever written: SEEK_DATA and SEEK_HOLE of lseek(2).
-
-    A file system that cannot tell says that all of it was.
-    """
-    position = 0
-    while position < size:
-        try:
-            start = os.lseek(fd, position, os.SEEK_DATA)
-            position = min(os.lseek(fd, start, os.SEEK_HOLE), size)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                yield position, size
-            return
-        yield start, position
-
-
-def _chunks_in(ranges: Iterable[tuple[int, int]], chunks: ChunkList) -> Bitmap:
-    """The chunks that lie wholly inside the ranges."""
-    bits = Bitmap(len(chunks))
-    offsets = chunks.offsets
-    for start, end in ranges:
-        index = bisect_left(offsets, start)
-        while index < len(chunks) and offsets[index + 1] <= end:
-            bits.add(index)
-            index += 1
-    return bits
-
-
-def read_claims(path: Path, chunks: ChunkList) -> Bitmap:
-    """What a partial that somebody else fills may hold; nothing if it cannot be read."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return Bitmap(len(chunks))
-    try:
-        return _chunks_in(extents(fd, min(os.fstat(fd).st_size, chunks.total_bytes)), chunks)
-    finally:
-        os.close(fd)
-
-
-def allocated(path: Path) -> int:
-    """Bytes of disk that a partial takes already, at most its size; 0 if it is not there."""
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return 0
-    return min(status.st_blocks * 512, status.st_size)

@@ -18,7 +18,8 @@ from diachunk.schedule.health import Health, Tier
 from diachunk.schedule.work import BlobFacts, WorkList
 from diachunk.sources.base import Source
 from diachunk.store.blobs import Holding, Presence
-from diachunk.store.partial import Partial, Vanished, allocated
+from diachunk.store.extents import allocated
+from diachunk.store.partial import Partial, Vanished
 from diachunk.store.store import Store
 from diachunk.transfer.check import Checked, check_files
 from diachunk.transfer.destination import Destination

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from diachunk.chunking.verify import BadChunk, VerifiedChunk, verify
+from diachunk.chunking.verify import BadChunk, Chunk
 from diachunk.limits import CHUNK_BYTES, KiB
 from diachunk.schedule.health import Fault, Tier
 from diachunk.sources.base import Source, SourceFault, Stream
@@ -82,9 +82,10 @@ class Lane(threading.Thread):
     def _settle(self, flow: LaneFlow, item: int, view: memoryview) -> None:
         """Verifies one chunk and, if it is the first copy, writes it to each of its places."""
         desk = self._desk
+        local = desk.schedule.health(flow.claim.source).tier is Tier.LOCAL
         started_at = desk.clock()
         try:
-            chunk = verify(desk.work.ref(item), view)
+            chunk = desk.sinks[desk.work.blob_of(item)].judge(desk.work.ref(item), view, local=local)
         except BadChunk:
             flow.claim.settled_bytes += len(view)
             with desk.changed:
@@ -93,13 +94,12 @@ class Lane(threading.Thread):
         finally:
             desk.meter.add(Spent.HASHING, desk.clock() - started_at)
         if desk.accept(flow, item):
-            self._write(flow, item, chunk)
+            self._write(flow, item, chunk, local=local)
         flow.claim.settled_bytes += len(view)
 
-    def _write(self, flow: LaneFlow, item: int, chunk: VerifiedChunk) -> None:
+    def _write(self, flow: LaneFlow, item: int, chunk: Chunk, *, local: bool) -> None:
         desk = self._desk
         started_at = desk.clock()
-        local = desk.schedule.health(flow.claim.source).tier is Tier.LOCAL
         for place in desk.work.places(item):
             sink = desk.sinks[place.blob]
             if not (local and sink.holds(chunk, place.offset)):

@@ -10,7 +10,7 @@ from diachunk.bitmap import Bitmap
 from diachunk.manifest import Manifest
 from diachunk.schedule.work import BlobFacts, WorkList
 from diachunk.sources.donors import find_donors
-from diachunk.store.partial import read_claims
+from diachunk.store.extents import read_claims
 from diachunk.store.store import Store
 from diachunk.transfer.destination import Destination
 

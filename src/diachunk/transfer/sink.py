@@ -1,20 +1,31 @@
-"""Where verified chunks go. The store's partials are sinks; verifying has one that writes nothing."""
+"""Where chunks go. The store's partials are sinks; verifying has one that writes nothing."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from diachunk.chunking.verify import VerifiedChunk
+from diachunk.chunking.verify import Chunk, ChunkRef, VerifiedChunk, verify
 
 
 class Sink(Protocol):
     """One file being assembled, chunk by chunk, at final offsets. Called from several lanes at once."""
 
-    def holds(self, chunk: VerifiedChunk, offset: int) -> bool:
+    def judge(self, ref: ChunkRef, view: memoryview, *, local: bool) -> Chunk:
+        """Whether these bytes are the chunk: `chunking.verify.verify`, wherever chunks are known by their digests.
+
+        Args:
+            local: they were read on this machine.
+
+        Raises:
+            BadChunk: they are not.
+        """
+        ...
+
+    def holds(self, chunk: Chunk, offset: int) -> bool:
         """Whether these very bytes already stand at `offset` (so that they need not be written again)."""
         ...
 
-    def write(self, chunk: VerifiedChunk, offset: int) -> None:
+    def write(self, chunk: Chunk, offset: int) -> None:
         """Puts the chunk's bytes at `offset`.
 
         Raises:
@@ -46,10 +57,13 @@ class Sink(Protocol):
 class NullSink:
     """Verifies and keeps nothing."""
 
-    def holds(self, chunk: VerifiedChunk, offset: int) -> bool:
+    def judge(self, ref: ChunkRef, view: memoryview, *, local: bool) -> VerifiedChunk:
+        return verify(ref, view)
+
+    def holds(self, chunk: Chunk, offset: int) -> bool:
         return True
 
-    def write(self, chunk: VerifiedChunk, offset: int) -> None:
+    def write(self, chunk: Chunk, offset: int) -> None:
         raise AssertionError("verifying writes nothing")
 
     def beat(self) -> None:

@@ -1,0 +1,99 @@
+"""What an upstream states about a checkpoint before any chunk of it is known: paths, sizes, whole-file digests."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from diachunk.digest import Digest, digest_of
+from diachunk.limits import CHUNK_BYTES
+from diachunk.manifest.model import DEFAULT_REVISION, ChunkList
+
+
+@dataclass(frozen=True)
+class StatedFile:
+    """One file. Its bytes count only once the whole file has the digest that is stated.
+
+    Attributes:
+        component, path: where it belongs in the checkpoint.
+        size: bytes.
+        sha256: SHA-256 in lower-case hex, or "".
+        git: git's id of the bytes (40 hex digits), or "". One of the two is there.
+    """
+
+    component: str
+    path: str
+    size: int
+    sha256: str = ""
+    git: str = ""
+
+    @property
+    def label(self) -> str:
+        """How a person knows this file."""
+        return f"{self.component}/{self.path}" if self.component else self.path
+
+    @property
+    def stated(self) -> str:
+        """The digest that decides, with its name: for people, and for `key`."""
+        return f"sha256 {self.sha256}" if self.sha256 else f"git id {self.git}"
+
+    @cached_property
+    def key(self) -> Digest:
+        """Names the bytes before their BLAKE3 is known: what the draft of this file is kept under."""
+        return digest_of(f"diachunk draft\0{self.stated}\0{self.size}".encode())
+
+    def pieces(self) -> ChunkList:
+        """The file cut every 4 MiB, each piece under a name that no bytes have as their digest.
+
+        Fetching needs names for what is fetched; these only ever name pieces of this one file, and `verify`
+        refuses whatever claims to be one of them.
+        """
+        whole, rest = divmod(self.size, CHUNK_BYTES)
+        sizes = array("I", [CHUNK_BYTES] * whole + ([rest] if rest else []))
+        names = (digest_of(self.key + index.to_bytes(8, "little")) for index in range(len(sizes)))
+        return ChunkList(b"".join(names), sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class StatedComponent:
+    """A component as upstream has it.
+
+    Attributes:
+        upstream: what the manifest will say of where it came from; inside its id.
+        mirrors: further origins: URL prefixes or templates with {path}.
+        places: kinds of place where programs look for it.
+    """
+
+    name: str
+    upstream: Mapping[str, Any]
+    files: tuple[StatedFile, ...]
+    mirrors: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StatedCheckpoint:
+    """All components. `private`: it takes a credential to get it, so it must not be shared with just anybody."""
+
+    name: str
+    components: tuple[StatedComponent, ...]
+    revision: str = DEFAULT_REVISION
+    private: bool = False
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def ref(self) -> str:
+        """NAME@REVISION."""
+        return f"{self.name}@{self.revision}"
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(file.size for file in self.walk())
+
+    def walk(self) -> Iterator[StatedFile]:
+        """Every file, in order."""
+        for component in self.components:
+            yield from component.files
