@@ -29,13 +29,16 @@ class Context:
     warned: list[Path] = dataclasses.field(default_factory=list, compare=False, repr=False)
 
     @classmethod
-    def make(cls, home: str | os.PathLike[str] | None = None) -> Context:
-        """Reads the settings. `home` overrides the store's place.
+    def make(cls, home: str | os.PathLike[str] | None = None, settings: Config | None = None) -> Context:
+        """Reads the settings, unless they are given. `home` overrides the store's place.
 
         Raises:
             UsageError: a setting is wrong.
             StoreError: there is nowhere to keep a store.
         """
+        if settings is not None:
+            place = settings.home if home is None else Path(os.path.abspath(home))
+            return cls(dataclasses.replace(settings, home=place))
         if home is not None:
             environment = {**os.environ, "DIACHUNK_HOME": os.fspath(home)}
             return cls(load_config(environment))
@@ -87,12 +90,20 @@ class Context:
         """
         from diachunk.sources.context import SourceContext
         from diachunk.sources.open import open_origins
+        from diachunk.sources.upstream import hub_access, open_upstream
         from diachunk.transfer.assemble import Assembly
         from diachunk.transfer.progress import Notice
 
         config = self.config
         if isinstance(origins, str):
             origins = (origins,)
+        stranger = SourceContext(config.limits, named_by_user=False)
+        access = hub_access()
+        upstreams = [
+            source
+            for each in manifest.components
+            if (source := open_upstream(each.name, each.upstream, access, stranger)) is not None
+        ]
         self._warn_of_the_network(listener)
         for root in config.stores:
             if not any(store.root == root for store in self.lower_stores):
@@ -100,9 +111,12 @@ class Context:
         return Assembly(
             self.store,
             destination,
-            open_origins(
-                (*origins, *config.origins), manifest.origins, SourceContext(config.limits), manifest_url
-            ),
+            [
+                *open_origins(
+                    (*origins, *config.origins), manifest.origins, SourceContext(config.limits), manifest_url
+                ),
+                *upstreams,
+            ],
             config.limits,
             lower=self.lower_stores,
             max_down_bps=max_down_bps or config.max_down_bps,
@@ -129,11 +143,16 @@ class Context:
         return dataclasses.replace(self, config=dataclasses.replace(self.config, limits=limits))
 
 
-def bundled_manifests() -> Iterator[Manifest]:
-    """The manifests that ship inside the package. Each is proven true by a test."""
+def bundled(pattern: str) -> Iterator[Path]:
+    """Manifests and recipes that ship inside the package."""
     package = Path(__file__).parent.parent
     for folder in (package / "manifests", package.parent.parent / "manifests"):
         if folder.is_dir():
-            for path in sorted(folder.glob("*.json")):
-                yield decode(path.read_bytes())
+            yield from sorted(folder.glob(pattern))
             return
+
+
+def bundled_manifests() -> Iterator[Manifest]:
+    """The manifests that ship inside the package. Each is proven true by a test."""
+    for path in bundled("*.json"):
+        yield decode(path.read_bytes())

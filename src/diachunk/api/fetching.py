@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from diachunk.api.adopting import adopt_known
 from diachunk.api.context import Context
-from diachunk.api.targets import By, resolve
-from diachunk.errors import UsageError
+from diachunk.api.drafting import draw, local_parts
+from diachunk.api.recipes import remember, state_or_drawn
+from diachunk.api.targets import By, Resolved, Upstream, look_up
+from diachunk.config import Config
+from diachunk.errors import TrustError, UsageError
 from diachunk.manifest import Manifest
+from diachunk.manifest.stated import StatedCheckpoint
 from diachunk.store.blobs import Presence
 from diachunk.transfer.assemble import Report, wanted
 from diachunk.transfer.neighbours import gone_again
-from diachunk.transfer.plan import Plan, plan_components
-from diachunk.transfer.progress import Listener, silent
+from diachunk.transfer.plan import Plan, plan_components, plan_stated
+from diachunk.transfer.progress import Listener, silent, words_only
 
 _FINAL_CHECKS = 3
 
@@ -66,12 +71,13 @@ def fetch(
     patience_s: float | None = None,
     progress: Listener = silent,
     home: str | os.PathLike[str] | None = None,
+    settings: Config | None = None,
 ) -> Snapshot:
     """Makes a checkpoint present, verified and durable. Call it again after anything: it resumes.
 
     Args:
-        target: NAME[@REV], an id or a unique prefix of 8 or more, a manifest file, or its URL; or
-            what `plan` said of one, which is then not looked up again.
+        target: NAME[@REV], an id or a unique prefix of 8 or more, a manifest or recipe file, a manifest's URL,
+            `hub:ORG/REPO[@REV]`; or what `plan` said of one, which is then not looked up again.
         origins: URL prefixes, templates or directories, asked besides the manifest's own.
         components: only these; all by default.
         to: put the files into this directory instead of the store.
@@ -81,21 +87,26 @@ def fetch(
         progress: called on this thread with typed events; their `bytes` are deltas that add up to
             `plan(...).total_bytes`.
         home: the store, in place of the configured one.
+        settings: in place of what the configuration files and the environment say.
 
     Raises:
-        UsageError, ManifestError, TransferIncomplete, StoreError, TrustError, Interrupted: see errors.py.
+        UsageError, ManifestError, TransferIncomplete, IntegrityError, StoreError, TrustError, Interrupted: see
+            errors.py.
     """
-    context = Context.make(home).with_patience(patience_s)
-    if isinstance(target, Plan):
-        manifest, by_name, url = target.manifest, target.by_name, target.url
-    else:
-        resolved = resolve(os.fspath(target), context)
-        manifest, by_name, url = resolved.manifest, resolved.by is By.NAME, resolved.url
-    chosen = _chosen(manifest, components)
+    context = Context.make(home, settings).with_patience(patience_s)
+    found = target if isinstance(target, Plan) else look_up(os.fspath(target), context)
+    by_name = found.by_name if isinstance(found, Plan) else found.by is By.NAME
+    url = "" if isinstance(found, Upstream) else found.url
+    chosen_names = frozenset(components)
+    manifest, drawing = _manifest(found, context, chosen_names, origins, max_down_bps, progress)
+    chosen = _chosen(manifest, chosen_names)
     context.store.catalog.add(manifest)
     destination = context.destination(to, force=force)
-    assembly = context.assembly(manifest, destination, origins, max_down_bps, progress, manifest_url=url)
+    listener = progress if drawing is None else words_only(progress)
+    assembly = context.assembly(manifest, destination, origins, max_down_bps, listener, manifest_url=url)
     files = wanted(manifest, chosen, merged=destination.merges_equal_files)
+    if drawing is None:
+        adopt_known(context, files, progress)
     for _ in range(_FINAL_CHECKS):
         report = assembly.make_present(files)
         with context.store.layout.guard(sweeping=False):
@@ -103,9 +114,64 @@ def fetch(
             context.store.catalog.add(manifest)
             directory = _settle(context, manifest, chosen, to, by_name=by_name)
             if all(destination.find(facts).presence is Presence.PROVEN for facts in files):
-                return Snapshot(directory, manifest, report)
+                return Snapshot(directory, manifest, _in_all(report, drawing))
         time.sleep(0.1)
     raise gone_again()
+
+
+def _manifest(
+    found: Plan | Resolved | Upstream,
+    context: Context,
+    components: frozenset[str],
+    origins: Iterable[str],
+    max_down_bps: int | None,
+    progress: Listener,
+) -> tuple[Manifest, Report | None]:
+    """The manifest, and what it took to draw it from a recipe, if that was necessary."""
+    if not isinstance(found, Upstream) and found.manifest is not None:
+        return found.manifest, None
+    recipe = found.recipe
+    assert recipe is not None
+    stated = found.stated if isinstance(found, Plan) else None
+    known = stated or state_or_drawn(recipe, context, progress)
+    if isinstance(known, Manifest):
+        return known, None
+    _refuse_parts(known, components)
+    manifest, report = draw(known, context, origins=origins, max_down_bps=max_down_bps, listener=progress)
+    _check_pin(manifest, context)
+    remember(recipe, known, manifest, context)
+    return manifest, report
+
+
+def _check_pin(manifest: Manifest, context: Context) -> None:
+    """A name pinned in the settings stands for that id, whatever its recipe yields."""
+    pinned = context.config.pins.get(manifest.ref)
+    if pinned is not None and pinned != manifest.hex_id:
+        raise TrustError(
+            f"{manifest.ref} is pinned to {pinned[:16]}…, but its recipe yields {manifest.hex_id[:16]}…",
+            hint="the files were changed at their source, or the pin is of another version",
+        )
+
+
+def _refuse_parts(stated: StatedCheckpoint, components: frozenset[str]) -> None:
+    """A manifest is of the whole checkpoint, so the first fetch of a recipe is as well."""
+    names = [each.name for each in stated.components]
+    if components and not components >= set(names):
+        raise UsageError(
+            f"{stated.ref} is a recipe that was not fetched here yet: its components cannot be told apart",
+            hint="fetch all of it once, or write a recipe with that component alone",
+        )
+
+
+def _in_all(report: Report, drawing: Report | None) -> Report:
+    if drawing is None:
+        return report
+    return replace(
+        drawing,
+        reused_bytes=drawing.reused_bytes + report.reused_bytes,
+        elapsed_s=drawing.elapsed_s + report.elapsed_s,
+        repaired=report.repaired,
+    )
 
 
 def plan(
@@ -114,19 +180,30 @@ def plan(
     origins: Iterable[str] = (),
     components: Iterable[str] = (),
     to: str | os.PathLike[str] | None = None,
+    progress: Listener = silent,
     home: str | os.PathLike[str] | None = None,
+    settings: Config | None = None,
 ) -> Plan:
-    """What `fetch` would do: bytes to fetch and to reuse, disk. Reads no data and asks no origin.
+    """What `fetch` would do: bytes to fetch and to reuse, disk. Reads no data and asks no origin; of a recipe that
+    was not fetched here yet, upstream is asked for names and sizes.
 
     Raises:
-        UsageError, ManifestError, StoreError: as fetch.
+        UsageError, ManifestError, StoreError, TransferIncomplete: as fetch.
     """
-    context = Context.make(home)
-    resolved = resolve(os.fspath(target), context)
-    manifest = resolved.manifest
+    context = Context.make(home, settings)
+    found = look_up(os.fspath(target), context)
+    named = tuple(dict.fromkeys((*origins, *context.config.origins)))
+    if isinstance(found, Upstream):
+        known = state_or_drawn(found.recipe, context, progress)
+        if not isinstance(known, Manifest):
+            _refuse_parts(known, frozenset(components))
+            return _plan_recipe(known, found, context, named, to)
+        found = Resolved(known, found.by)
+    manifest = found.manifest
     chosen = _chosen(manifest, components)
     destination = context.destination(to, force=True)
     files = wanted(manifest, chosen, merged=destination.merges_equal_files)
+    adopt_known(context, files, progress)
     parts, disk = plan_components(context.store, destination, files, context.lower_stores)
     directory = Path(to) if to is not None else context.store.layout.snapshot(manifest.id)
     return Plan(
@@ -135,9 +212,41 @@ def plan(
         disk,
         destination.free_bytes(),
         directory,
-        tuple(dict.fromkeys((*origins, *context.config.origins, *manifest.origins))),
-        resolved.by is By.NAME,
-        resolved.url,
+        tuple(dict.fromkeys((*named, *_upstreams(manifest), *manifest.origins))),
+        found.by is By.NAME,
+        found.url,
+    )
+
+
+def _upstreams(named: Manifest | StatedCheckpoint) -> list[str]:
+    """Where the components come from, as people know it."""
+    from diachunk.sources.upstream import hub_access, where
+
+    access = hub_access()
+    return [text for each in named.components if (text := where(each.upstream, access))]
+
+
+def _plan_recipe(
+    stated: StatedCheckpoint,
+    found: Upstream,
+    context: Context,
+    named: tuple[str, ...],
+    to: str | os.PathLike[str] | None,
+) -> Plan:
+    present, local = local_parts(stated, context)
+    parts, disk = plan_stated(context.store, stated, present, local)
+    destination = context.destination(to, force=True)
+    directory = context.store.layout.named_snapshot(stated.name, stated.revision)
+    return Plan(
+        None,
+        parts,
+        disk + (stated.total_bytes if to is not None else 0),
+        destination.free_bytes(),
+        Path(to) if to is not None else directory,
+        tuple(dict.fromkeys((*named, *_upstreams(stated)))),
+        found.by is By.NAME,
+        stated=stated,
+        recipe=found.recipe,
     )
 
 

@@ -1,4 +1,4 @@
-"""publish: files that lie here -> a manifest. Nothing leaves this machine."""
+"""publish: files that lie here, or a recipe's -> a manifest. Nothing leaves this machine."""
 
 from __future__ import annotations
 
@@ -10,32 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diachunk.api.context import Context
+from diachunk.api.publishing_recipes import Published, is_recipe, publish_recipe, write_out
 from diachunk.chunking.hashing import HashedFile, hash_files
 from diachunk.errors import StoreError, UsageError, from_os_error, os_errors
-from diachunk.manifest import ChunkList, Component, FileEntry, Manifest, build, encode
+from diachunk.manifest import ChunkList, Component, FileEntry, Manifest, build
 from diachunk.manifest.model import DEFAULT_REVISION, RULE
 from diachunk.manifest.names import is_component, parse_ref
 from diachunk.store.adopted import AdoptedFile
-from diachunk.store.files import Files
 from diachunk.store.ingest import ingest
 from diachunk.store.stamps import Stamp
 from diachunk.store.store import Store
 from diachunk.transfer.progress import How, Listener, Progress, Status, silent
 
+__all__ = ["Published", "publish"]
+
 _LEFT_OUT = (".",)
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """What publishing yielded. `file` is where the manifest was written, `left_out` what was skipped."""
-
-    manifest: Manifest
-    file: Path | None
-    left_out: tuple[Path, ...]
-
-    @property
-    def id(self) -> str:
-        return self.manifest.hex_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +37,8 @@ class _Source:
 def publish(
     sources: Iterable[str | os.PathLike[str]],
     *,
-    name: str,
-    revision: str = DEFAULT_REVISION,
+    name: str | None = None,
+    revision: str | None = None,
     origins: Sequence[str] = (),
     out: str | os.PathLike[str] | None = None,
     copy: bool = False,
@@ -62,7 +51,9 @@ def publish(
     """Makes a manifest of files and, unless `store` is off, adopts them where they lie.
 
     Args:
-        sources: files, directories, or `component=PATH`.
+        sources: files, directories, or `component=PATH`; or one recipe (`./dia.toml`) or `hub:ORG/REPO[@REV]`, whose
+            files are then fetched into the store and published while they arrive.
+        name, revision: what it is called; a recipe says that itself.
         origins: http(s) URL prefixes to write into the manifest as hints.
         out: also write the manifest to this file.
         copy: take the files into the store, by reflink where the file system can, else by copying.
@@ -72,14 +63,33 @@ def publish(
         upstream: for each component, where its files came from (kind, repository, commit); inside the id.
 
     Raises:
-        UsageError: no such file, no such name grammar, two files for one path.
+        UsageError: no such file, no such name grammar, two files for one path, no name.
+        TransferIncomplete: a recipe's files could not be had.
         IntegrityError: a file changed while it was read.
         ManifestError: the names cannot stand in a manifest.
         TrustError: NAME@REV stands for another manifest and `force` is off.
         StoreError: the disk refused.
     """
-    name, revision = parse_ref(f"{name}@{revision}")
-    found, left_out = _collect([os.fspath(each) for each in sources])
+    texts = [os.fspath(each) for each in sources]
+    if is_recipe(texts):
+        if copy or not store or upstream:
+            raise UsageError(
+                "a recipe's files go into the store: there is nothing to copy, and no way around it"
+            )
+        return publish_recipe(
+            texts[0],
+            Context.make(home),
+            name=name,
+            revision=revision,
+            origins=origins,
+            out=out,
+            force=force,
+            progress=progress,
+        )
+    if name is None:
+        raise UsageError("what is it called?", hint="--name org/checkpoint")
+    name, revision = parse_ref(f"{name}@{revision or DEFAULT_REVISION}")
+    found, left_out = _collect(texts)
     # `--no-store` must work where there is no store and no place for one.
     context = Context.make(home) if store else None
     paths = list(dict.fromkeys(each.file for each in found))
@@ -100,10 +110,7 @@ def publish(
         for temporary in inside.values():
             with contextlib.suppress(OSError):  # left behind, `gc` removes it
                 temporary.unlink()
-    written = Path(out) if out is not None else None
-    if written is not None:
-        Files(0o755).replace_text(written, encode(manifest), durable=True)
-    return Published(manifest, written, left_out)
+    return Published(manifest, write_out(manifest, out), left_out)
 
 
 def _total_bytes(paths: Iterable[Path]) -> int:

@@ -10,10 +10,12 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from diachunk.api.context import Context, bundled_manifests
+from diachunk.api.recipes import HUB_SCHEME, bundled_recipes, drawn, hub_recipe, read_recipe
 from diachunk.digest import Digest, parse_digest
 from diachunk.errors import ManifestError, UsageError, from_os_error
 from diachunk.manifest import Manifest, decode
 from diachunk.manifest.names import is_name, parse_ref
+from diachunk.manifest.recipe import Recipe
 from diachunk.sources.base import SourceFault
 from diachunk.sources.context import SourceContext, split_url
 from diachunk.sources.local import open_regular
@@ -28,6 +30,7 @@ class By(enum.Enum):
     ID = "id"
     FILE = "file"
     URL = "url"
+    HUB = "hub"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,16 @@ class Resolved:
     url: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A target whose chunks nobody here knows yet: a recipe, to be fetched file by file."""
+
+    recipe: Recipe
+    by: By
+
+
 def resolve(text: str, context: Context, *, local: bool = False) -> Resolved:
-    """Finds the manifest that TARGET stands for.
+    """Finds the manifest that TARGET stands for; of a recipe, the one that it became here.
 
     Args:
         local: for verbs that only look at what is here: a name also finds a stored manifest that bears it.
@@ -50,19 +61,31 @@ def resolve(text: str, context: Context, *, local: bool = False) -> Resolved:
         ManifestError: the file or URL holds no valid manifest.
         TransferIncomplete: the URL did not answer.
     """
+    found = look_up(text, context, local=local)
+    if isinstance(found, Resolved):
+        return found
+    manifest = drawn(found.recipe, context)
+    if manifest is None:
+        raise UsageError(f"{text} is a recipe, and was not fetched here yet", hint=f"diachunk fetch {text}")
+    return Resolved(manifest, found.by)
+
+
+def look_up(text: str, context: Context, *, local: bool = False) -> Resolved | Upstream:
+    """Finds what TARGET stands for. See `resolve`."""
     if "\0" in text:
         raise UsageError("a target cannot hold a NUL character")
-    if text.startswith("hub:"):
-        raise UsageError(
-            f"{text}: this version does not read hubs", hint="publish the files, then fetch the manifest"
-        )
+    if text.startswith(HUB_SCHEME):
+        return Upstream(hub_recipe(text), By.HUB)
     if "://" in text:
         return _from_url(text, context)
     if text.startswith(("./", "../", "/")) or text.endswith((".json", ".toml")):
-        return Resolved(_from_file(Path(text), context), By.FILE)
+        path = Path(text)
+        if path.suffix == ".toml":
+            return Upstream(read_recipe(path), By.FILE)
+        return Resolved(_from_file(path, context), By.FILE)
     if _ID.fullmatch(text) and (found := _by_id(text, context)) is not None:
         return Resolved(found, By.ID)
-    return Resolved(_by_name(text, context, local=local), By.NAME)
+    return _by_name(text, context, local=local)
 
 
 def _from_url(text: str, context: Context) -> Resolved:
@@ -82,8 +105,6 @@ def _from_url(text: str, context: Context) -> Resolved:
 
 def _from_file(path: Path, context: Context) -> Manifest:
     limit = context.config.limits.manifest_bytes_max
-    if path.suffix == ".toml":
-        raise UsageError(f"{path}: this version does not read recipes", hint="give a manifest (.json)")
     try:
         fd = open_regular(path)
         with open(fd, "rb") as file:
@@ -119,23 +140,33 @@ def _by_id(text: str, context: Context) -> Manifest | None:
         raise
 
 
-def _by_name(text: str, context: Context, *, local: bool) -> Manifest:
+def _by_name(text: str, context: Context, *, local: bool) -> Resolved | Upstream:
     name, revision = parse_ref(text)
     catalog = context.store.catalog
     found = catalog.ref(name, revision)
     if found is not None:
-        return catalog.get(found)
+        return Resolved(catalog.get(found), By.NAME)
     pinned = context.config.pins.get(f"{name}@{revision}")
+    recipes = [each for each in bundled_recipes() if (each.name, each.revision) == (name, revision)]
     bundled = {
         each.id: each for each in bundled_manifests() if (each.name, each.revision) == (name, revision)
     }
     if pinned is not None:
-        return bundled.get(bytes.fromhex(pinned)) or catalog.get(bytes.fromhex(pinned))
+        wanted = bytes.fromhex(pinned)
+        if recipes and wanted not in bundled and wanted not in catalog.ids():
+            return Upstream(recipes[0], By.NAME)  # what it becomes is compared with the pin
+        return Resolved(bundled.get(wanted) or catalog.get(wanted), By.NAME)
     if bundled:
-        return next(iter(bundled.values()))
-    bearing = [each for each in catalog.manifests() if (each.name, each.revision) == (name, revision)]
+        return Resolved(next(iter(bundled.values())), By.NAME)
+    if recipes:
+        return Upstream(recipes[0], By.NAME)
+    bearing = [
+        each
+        for each in catalog.manifests()
+        if each.name == name and (each.revision == revision or (local and "@" not in text))
+    ]
     if local and len(bearing) == 1:
-        return bearing[0]
+        return Resolved(bearing[0], By.NAME)
     raise _unknown(f"{name}@{revision}", [each.id for each in bearing], context)
 
 
@@ -144,9 +175,13 @@ def _unknown(ref: str, bearing: list[Digest], context: Context) -> UsageError:
         ids = ", ".join(each.hex()[:16] for each in bearing)
         return UsageError(f"no name {ref} here", hint=f"stored manifests bear it; fetch one by its id: {ids}")
     known = sorted(
-        {str(ref) for ref in context.store.catalog.refs()} | {each.ref for each in bundled_manifests()}
+        {str(ref) for ref in context.store.catalog.refs()}
+        | {each.ref for each in bundled_manifests()}
+        | {each.ref for each in bundled_recipes()}
     )
     hint = "give a manifest file or URL"
+    if "/" in ref:
+        hint = f"on the Hub? diachunk fetch hub:{ref.removesuffix('@main')}"
     if known:
         hint += f"; known here: {', '.join(known[:6])}{', …' if len(known) > 6 else ''}"
     return UsageError(f"nothing here is called {ref}", hint=hint)

@@ -148,7 +148,9 @@ class _Walk:
                 return False
             target = link.resolve()
         blobs = self._context.store.blobs
-        known = [file.path for file in blobs.adopted.get(facts.digest) if file.unchanged()]
+        known = [
+            file.path for file in blobs.adopted.get(facts.digest) if file.unchanged() and not file.spoiled
+        ]
         own = self._context.store.layout.blob(facts.digest)
         return target not in [each.resolve() for each in (own, *known)]
 

@@ -19,8 +19,15 @@ _LEFT_OUT_SHOWN = 6
 
 def publish(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE", hidden=True)],
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="What it is called: org/checkpoint.")],
-    revision: Annotated[str, typer.Option("--revision", metavar="R", help="Which version of it.")] = "main",
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", metavar="NAME", help="What it is called: org/checkpoint. A recipe says it itself."
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option("--revision", metavar="R", help="Which version of it (main).")
+    ] = None,
     origin: Annotated[
         list[str] | None,
         typer.Option(
@@ -40,9 +47,11 @@ def publish(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a manifest of files that lie here.
+    """Make a manifest of files that lie here, or of a recipe's.
 
     SOURCE is a file, a directory, or component=PATH. Files stay where they are and are read from there.
+    It may also be one recipe (./dia.toml) or hub:ORG/REPO[@REV]: those files are fetched into the store, and
+    published while they arrive.
 
     Prints the manifest's id, and nothing else, on stdout.
     """

@@ -10,7 +10,7 @@ An item is in one of four states, a byte each, so that looking for work is a mem
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from diachunk.bitmap import Bitmap
@@ -59,6 +59,7 @@ class Board:
         self.done_items = 0
         self.done_bytes = 0
         self.returned: set[int] = set()
+        self.urgent: list[int] = []
         self._state = bytearray(len(work))
 
     def add(self, candidate: Candidate) -> int:
@@ -95,6 +96,9 @@ class Board:
     def next_item(self, candidate: Candidate) -> int | None:
         """The first item this source could take now, or None. Moves its cursor past what it cannot."""
         wanted = candidate.wants
+        for item in self.urgent:
+            if self._state[item] == wanted and self._may_take(candidate, item):
+                return item
         item = self._state.find(wanted, candidate.cursor)
         while item >= 0:
             blob = self.work.blob_of(item)
@@ -109,6 +113,16 @@ class Board:
         if not candidate.streaming:
             candidate.cursor = len(self._state)
         return None
+
+    def _may_take(self, candidate: Candidate, item: int) -> bool:
+        blob = self.work.blob_of(item)
+        lost = blob in candidate.health.missing_blobs or blob in candidate.streaming
+        return not lost and not candidate.health.sequential and candidate.may_hold(item)
+
+    def hasten(self, items: Iterable[int]) -> None:
+        """Somebody waits for these: they are taken before all others. What is done is forgotten."""
+        left = [item for item in self.urgent if self._state[item] != DONE]
+        self.urgent = [*left, *(item for item in items if self._state[item] != DONE and item not in left)]
 
     def has_safe_home(self, item: int, now: float) -> bool:
         """Whether a network source that is proven and alive can bring this item."""

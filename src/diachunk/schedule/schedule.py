@@ -60,6 +60,10 @@ class Schedule:
         for item in items:
             self._board.complete_item(item)
 
+    def hasten(self, items: Iterable[int]) -> None:
+        """Somebody waits for these items: they are handed out before all others."""
+        self._board.hasten(items)
+
     # --- asking for work -----------------------------------------------------------------------------------
 
     def claim(self) -> Claim | Pause | Ended:

@@ -16,7 +16,7 @@ from diachunk.manifest.model import ChunkList
 class BlobFacts:
     """One file to make present, as sources may need to know it.
 
-    `component` and `path` are its first place in the manifest; `sha256` is "" when unknown.
+    `component` and `path` are its first place in the manifest; `sha256` and `git` are "" when unknown.
     """
 
     digest: Digest
@@ -25,6 +25,7 @@ class BlobFacts:
     component: str
     path: str
     sha256: str = ""
+    git: str = ""
 
     @property
     def label(self) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from diachunk.schedule.health import Fault, Tier
-from diachunk.schedule.work import Run
+from diachunk.schedule.work import BlobFacts, Run
 
 
 class Flow(Protocol):
@@ -103,3 +103,10 @@ class Source(Protocol):
     def close(self) -> None:
         """Lets go of connections and files. Wakes requests that are under way."""
         ...
+
+
+@runtime_checkable
+class Selective(Protocol):
+    """A source that knows beforehand which files it may have; it is asked for no others. Others are asked for all."""
+
+    def serves(self, blob: BlobFacts) -> bool: ...

@@ -84,6 +84,13 @@ def _offer(
     if holding.path is not None and holding.path not in excluded:
         for index, item in matches:
             source.claim(item, holding.path, chunks.offsets[index])
+    for outside in store.blobs.adopted.get(file.blake3):
+        # Also one that is cut off, or known to be damaged: what is good in it need not be fetched.
+        status = None if outside.path in (holding.path, *excluded) else outside.unchanged()
+        if status is not None:
+            for index, item in matches:
+                if chunks.offsets[index + 1] <= status.st_size:
+                    source.claim(item, outside.path, chunks.offsets[index])
     unfinished = store.layout.partial(file.blake3, chunks.id)
     if unfinished not in excluded and regular(unfinished) is not None:
         claims = read_claims(unfinished, chunks)

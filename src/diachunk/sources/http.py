@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
@@ -30,17 +30,30 @@ class HttpOrigin:
 
     tier = Tier.NETWORK
 
-    def __init__(self, url: str, context: SourceContext) -> None:
+    def __init__(
+        self,
+        url: str,
+        context: SourceContext,
+        *,
+        locate: Callable[[str, str], str] | None = None,
+        authorization: str | None = None,
+    ) -> None:
+        """`locate` says at which URL of this host a file (component, path) is, in place of the template's rule;
+        `authorization` is what the host is sent, in place of the netrc's.
+        """
         split = split_url(url)
         if split.scheme not in ("http", "https") or not split.hostname:
             raise UsageError(f"origin {url}: not an http(s) URL")
         if split.username is not None or split.password is not None:
             raise UsageError(f"origin {url}: holds a login", hint="put it into ~/.netrc instead")
         self._template = OriginTemplate(url)
+        self._locate = locate or self._template.locate
         self._host = split.netloc.lower()
         self._scheme = split.scheme
         self._limits = context.limits
-        self._authorization = credentials_for(split.hostname) if context.named_by_user else None
+        self._authorization = authorization
+        if authorization is None and context.named_by_user:
+            self._authorization = credentials_for(split.hostname)
         self._connections = Connections(context)
         self._resolved: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -52,7 +65,7 @@ class HttpOrigin:
         body = Body(response, flow)
         try:
             if response.status in (404, 410):
-                asked = urlsplit(self._template.locate(run.blob.component, run.blob.path)).path
+                asked = urlsplit(self._locate(run.blob.component, run.blob.path)).path
                 raise SourceFault(Fault.MISSING, f"{reason_of(response.status)} ({asked})")
             check_range(response.status, response.headers, first, size, run.blob.size)
             body.read_into(view)
@@ -76,7 +89,7 @@ class HttpOrigin:
         self._connections.close()
 
     def _open(self, run: Run, flow: Flow, headers: Mapping[str, str]) -> BaseHTTPResponse:
-        return self.open_url(self._template.locate(run.blob.component, run.blob.path), flow, headers)
+        return self.open_url(self._locate(run.blob.component, run.blob.path), flow, headers)
 
     def open_url(self, first_url: str, flow: Flow, headers: Mapping[str, str]) -> BaseHTTPResponse:
         """Follows redirects to a reply, its body unread. The last stop is remembered while it answers.

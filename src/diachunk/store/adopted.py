@@ -25,11 +25,13 @@ class AdoptedFile:
 
     Attributes:
         ours: diachunk put it there (`--to`) and may replace it; False for the user's own files.
+        spoiled: known to be damaged, cut off or unfinished: good for its chunks alone, never for the whole.
     """
 
     path: Path
     stamp: Stamp
     ours: bool = False
+    spoiled: bool = False
 
     def unchanged(self) -> os.stat_result | None:
         """Its status if it is the file that was stamped, else None."""
@@ -40,15 +42,18 @@ class AdoptedFile:
         return status if self.stamp.matches(status) else None
 
     def to_object(self) -> dict[str, Any]:
-        return {"path": str(self.path), "ours": self.ours, "stamp": self.stamp.to_object()}
+        value = {"path": str(self.path), "ours": self.ours, "stamp": self.stamp.to_object()}
+        return {**value, "spoiled": True} if self.spoiled else value
 
     @classmethod
     def from_object(cls, value: Any) -> AdoptedFile | None:
         try:
             stamp = Stamp.from_object(value["stamp"])
             path = Path(str(value["path"]))
-            return cls(path, stamp, value["ours"] is True) if stamp and path.is_absolute() else None
-        except (KeyError, TypeError):
+            if stamp is None or not path.is_absolute():
+                return None
+            return cls(path, stamp, value["ours"] is True, value.get("spoiled") is True)
+        except (AttributeError, KeyError, TypeError):
             return None
 
 
@@ -68,12 +73,13 @@ class Adopted:
         files = (AdoptedFile.from_object(value) for value in values) if isinstance(values, list) else ()
         return [each for each in files if each is not None]
 
-    def put(self, digest: Digest, file: AdoptedFile, *, beside: bool = False) -> None:
+    def put(self, digest: Digest, file: AdoptedFile, *, beside: bool = False, durable: bool = True) -> None:
         """Records a file, in place of what was recorded for its path.
 
         Args:
             beside: keep that as well. For a file that is about to take its name: until it has, the record that is
                 true is the one whose file lies there, and a crash between the two must not make it a stranger's.
+            durable: False for what can simply be looked for again.
         """
         if self._digests_of is not None:
             known = self._digests_of.setdefault(file.path, [])
@@ -83,18 +89,18 @@ class Adopted:
             for each in self.get(digest)
             if each.path != file.path or (beside and not each.stamp.same_file(file.stamp))
         ]
-        self._write(digest, [file, *others[: _PATHS_MAX - 1]])
+        self._write(digest, [file, *others[: _PATHS_MAX - 1]], durable=durable)
 
     def drop(self, digest: Digest, path: Path) -> None:
         if self._digests_of is not None:
             self._digests_of[path] = [each for each in self._digests_of.get(path, []) if each != digest]
         self._write(digest, [each for each in self.get(digest) if each.path != path])
 
-    def _write(self, digest: Digest, files: list[AdoptedFile]) -> None:
+    def _write(self, digest: Digest, files: list[AdoptedFile], *, durable: bool = True) -> None:
         target = self._layout.adopted(digest)
         if files:
             data = json.dumps([each.to_object() for each in files], indent=0).encode()
-            self._layout.files.replace_text(target, data, durable=True)
+            self._layout.files.replace_text(target, data, durable=durable)
         else:
             if self._layout.files.unlink(target):
                 with os_errors("flush", target.parent):

@@ -55,7 +55,7 @@ class Blobs:
                 return Holding(Presence.PROVEN, own)
             claimed = Holding(Presence.CLAIMED, own)
         for file in self.adopted.get(digest):
-            outside = file.unchanged()
+            outside = None if file.spoiled else file.unchanged()
             if outside is None or outside.st_size != size:
                 continue
             if file.stamp.proves(outside, chunks.id):
@@ -70,7 +70,7 @@ class Blobs:
         status = regular(self.layout.blob(digest))
         if status is not None and status.st_size == size:
             return True
-        outside = (file.unchanged() for file in self.adopted.get(digest))
+        outside = (file.unchanged() for file in self.adopted.get(digest) if not file.spoiled)
         return any(status is not None and status.st_size == size for status in outside)
 
     def prove(self, digest: Digest, holding: Holding, chunk_list: Digest, identity: Stamp) -> None:
@@ -88,6 +88,14 @@ class Blobs:
         known = read_stamp(self.layout.stamp(digest))
         stamp = known if known is not None and known.same_file(identity) else identity
         write_stamp(self.layout.files, self.layout.stamp(digest), stamp.adding(chunk_list=chunk_list))
+
+    def restamp(self, digest: Digest, stamp: Stamp) -> None:
+        """Records what was computed over a blob of ours that was read whole just now."""
+        self.layout.files.settle(self.layout.blob_dir(digest))
+        known = read_stamp(self.layout.stamp(digest))
+        if known is not None and known.same_file(stamp):
+            stamp = replace(stamp, lists=tuple(dict.fromkeys((*known.lists, *stamp.lists))))
+        write_stamp(self.layout.files, self.layout.stamp(digest), stamp)
 
     def disown(self, digest: Digest, file: AdoptedFile) -> None:
         """An adopted file is damaged or changed: the store no longer counts on it. It is left alone."""

@@ -217,6 +217,23 @@ class Catalog:
                     found.append(Ref(name, revision, manifest_id))
         return sorted(found, key=str)
 
+    # --- recipes -------------------------------------------------------------------------------------------
+
+    def drawn(self, key: Digest) -> Digest | None:
+        """The manifest that a recipe became on this machine. Its manifest may be gone since."""
+        data = read_small(self._layout.recipe(key), 256)
+        try:
+            return parse_digest(data.decode("ascii").strip()) if data else None
+        except (ValueError, UnicodeDecodeError):
+            return None
+
+    def set_drawn(self, key: Digest, manifest_id: Digest) -> None:
+        """Notes what a recipe became. Only saves work, so it is not flushed."""
+        path = self._layout.recipe(key)
+        if self.drawn(key) != manifest_id:
+            self._layout.files.make_dirs(path.parent, self._layout.root)
+            self._layout.files.replace_text(path, f"{manifest_id.hex()}\n".encode())
+
     # --- pins ----------------------------------------------------------------------------------------------
 
     def pin(self, manifest_id: Digest) -> None:

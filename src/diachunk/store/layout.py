@@ -20,7 +20,7 @@ from diachunk.store.mounts import is_network, this_host
 FORMAT = 1
 _MARK = "store.json"
 _GUARD_S = 10.0
-_DIRECTORIES = ("blobs", "manifests", "refs", "pins", "adopted", "snapshots")
+_DIRECTORIES = ("blobs", "manifests", "refs", "pins", "adopted", "drafts", "recipes", "snapshots")
 
 
 class Layout:
@@ -160,6 +160,14 @@ class Layout:
             names = os.listdir(directory) if directory.exists() else []
         found = (name for name in names if name.startswith(head) and name.endswith(".partial"))
         return [directory / name for name in sorted(found)]
+
+    def draft(self, key: Digest, kind: str) -> Path:
+        """`kind`: partial, json. See store/drafts.py; on a network file system each host has its own partials."""
+        host = f".{this_host()}" if self.shared_between_hosts and kind == "partial" else ""
+        return self.root / "drafts" / f"{key.hex()}{host}.{kind}"
+
+    def recipe(self, key: Digest) -> Path:
+        return self.root / "recipes" / key.hex()
 
     def adopted(self, digest: Digest) -> Path:
         return self.root / "adopted" / digest.hex()

@@ -168,8 +168,11 @@ class Partial:
             raise from_os_error(error, "write", self.path) from error
         self._note(offset)
 
+    def _index(self, offset: int) -> int:
+        return bisect_left(self.chunks.offsets, offset)
+
     def _note(self, offset: int) -> None:
-        index = bisect_left(self.chunks.offsets, offset)
+        index = self._index(offset)
         with self._arrived:
             self._present.add(index)
             self._arrived.notify_all()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from diachunk.store.blobs import Blobs
 from diachunk.store.catalog import Catalog
+from diachunk.store.drafts import Drafts
 from diachunk.store.layout import Layout
 from diachunk.store.snapshots import Snapshots
 
@@ -19,6 +20,7 @@ class Store:
     blobs: Blobs
     catalog: Catalog
     snapshots: Snapshots
+    drafts: Drafts
 
     @classmethod
     def open(cls, root: Path, *, create: bool = True) -> Store:
@@ -29,7 +31,7 @@ class Store:
         """
         layout = Layout.open(root, create=create)
         blobs = Blobs(layout)
-        return cls(layout, blobs, Catalog(layout), Snapshots(layout, blobs))
+        return cls(layout, blobs, Catalog(layout), Snapshots(layout, blobs), Drafts(layout, blobs))
 
     @property
     def root(self) -> Path:

@@ -25,9 +25,9 @@ from diachunk.transfer.check import Checked, check_files
 from diachunk.transfer.destination import Destination
 from diachunk.transfer.incomplete import incomplete
 from diachunk.transfer.neighbours import gone_again, wait_for_neighbour
-from diachunk.transfer.offers import local_offers
+from diachunk.transfer.offers import local_offers, network_offer
 from diachunk.transfer.progress import FileDone, How, Listener, Notice, Progress, Retractable, silent
-from diachunk.transfer.session import Offer, Outcome, Session
+from diachunk.transfer.session import Outcome, Session
 
 _ROUNDS_MAX = 8
 _FILES_AT_ONCE_MIN = 32
@@ -54,7 +54,10 @@ def wanted(manifest: Manifest, components: frozenset[str] | None, *, merged: boo
         if components is None or component.name in components:
             key = file.blake3 if merged else (component.name, file.path)
             facts.setdefault(
-                key, BlobFacts(file.blake3, file.size, file.chunks, component.name, file.path, file.sha256)
+                key,
+                BlobFacts(
+                    file.blake3, file.size, file.chunks, component.name, file.path, file.sha256, file.git
+                ),
             )
     return list(facts.values())
 
@@ -100,7 +103,7 @@ class Assembly:
                 self._give_up(each)
             missing = self._prove_claims(files)
             self._check_space(missing)
-            at_once = _files_at_once()
+            at_once = files_at_once()
             for start in range(0, len(missing), at_once):
                 self._make_batch(missing[start : start + at_once])
             return self.report
@@ -111,11 +114,16 @@ class Assembly:
         for _ in range(_ROUNDS_MAX):
             waiting = self._round(missing)
             if waiting:
-                wait_for_neighbour(self._store, self._destination, waiting, self._limits, self._listener)
+                wait_for_neighbour(waiting[0].label, self._busy_paths(waiting), self._limits, self._listener)
             missing = self._prove_claims(missing)
             if not missing:
                 return
         raise gone_again()
+
+    def _busy_paths(self, waiting: Sequence[BlobFacts]) -> list[Path]:
+        """Both the files themselves, and (for a fetch into another directory, see destination.py) their blobs."""
+        paths = [self._destination.partial(facts) for facts in waiting]
+        return paths + [self._store.layout.partial(facts.digest, facts.chunks.id) for facts in waiting]
 
     # --- what is here already ------------------------------------------------------------------------------
 
@@ -219,7 +227,7 @@ class Assembly:
         work = WorkList([facts for facts, _ in opened])
         told = Retractable(self._listener)
         offers = local_offers(work, partials, (self._store, *self._lower), self._salvage)
-        offers += [Offer(source) for source in self._sources]
+        offers += [network_offer(source, work) for source in self._sources]
         session = Session(
             work,
             partials,
@@ -255,7 +263,7 @@ class Assembly:
         self.report.sources = tuple(each for each in outcome.sources if each.tier is Tier.NETWORK)
 
 
-def _files_at_once() -> int:
+def files_at_once() -> int:
     """How many files are filled side by side: each holds two descriptors, 256 in all is a common limit."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(_FILES_AT_ONCE_MIN, soft // 4) if soft != resource.RLIM_INFINITY else 10**6

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from diachunk.errors import StoreError
 from diachunk.limits import Limits
-from diachunk.schedule.work import BlobFacts
 from diachunk.store.locks import held_by_another
-from diachunk.store.store import Store
-from diachunk.transfer.destination import Destination
 from diachunk.transfer.progress import Listener, Notice
 
 _POLL_S = 0.25
 
 
-def wait_for_neighbour(
-    store: Store, destination: Destination, waiting: Sequence[BlobFacts], limits: Limits, listener: Listener
-) -> None:
+def wait_for_neighbour(label: str, paths: Sequence[Path], limits: Limits, listener: Listener) -> None:
     """Another process fills these files: lets it, as long as it gets on.
 
     Raises:
         StoreError: it showed no sign of life for the patience.
     """
-    listener(Notice(f"another diachunk is fetching {waiting[0].label}; waiting for it"))
-    # Both the file itself, and (a fetch into another directory, `transfer/destination.py`) its blob.
-    paths = [destination.partial(facts) for facts in waiting]
-    paths += [store.layout.partial(facts.digest, facts.chunks.id) for facts in waiting]
+    listener(Notice(f"another diachunk is fetching {label}; waiting for it"))
     progress_at = time.monotonic()
     before: list[tuple[int, int] | None] = []
     while time.monotonic() - progress_at < limits.patience_s:
@@ -38,7 +31,7 @@ def wait_for_neighbour(
             progress_at, before = time.monotonic(), held
         time.sleep(_POLL_S)
     raise StoreError(
-        f"another diachunk holds {waiting[0].label} and gets nowhere",
+        f"another diachunk holds {label} and gets nowhere",
         hint="stop that process, then run the same again",
     )
 

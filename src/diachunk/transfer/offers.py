@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from diachunk.bitmap import Bitmap
 from diachunk.digest import Digest
 from diachunk.schedule.work import WorkList
+from diachunk.sources.base import Selective, Source
 from diachunk.sources.donors import find_donors
 from diachunk.sources.local import LocalFiles
 from diachunk.store.partial import Partial
@@ -37,6 +38,22 @@ def local_offers(
     offers = [Offer(resumed, resumed.has)] if len(resumed.has) else []
     donors = find_donors(work, stores, [partial.path for partial in partials])
     return [*offers, Offer(donors, donors.has)] if donors else offers
+
+
+def network_offer(source: Source, work: WorkList, but_not: Container[Digest] = ()) -> Offer:
+    """What a source on the network may be asked for: all of it, unless it knows beforehand what it has.
+
+    Args:
+        but_not: files that it must not be asked for.
+    """
+    if not but_not and not isinstance(source, Selective):
+        return Offer(source)
+    has = Bitmap(len(work))
+    for number, facts in enumerate(work.blobs):
+        if facts.digest not in but_not and (not isinstance(source, Selective) or source.serves(facts)):
+            for item in work.items_of(number):
+                has.add(item)
+    return Offer(source, has)
 
 
 def _offer_elsewhere(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from diachunk.bitmap import Bitmap
+from diachunk.digest import Digest
 from diachunk.manifest import Manifest
+from diachunk.manifest.recipe import Recipe
+from diachunk.manifest.stated import StatedCheckpoint
 from diachunk.schedule.work import BlobFacts, WorkList
 from diachunk.sources.donors import find_donors
-from diachunk.store.extents import read_claims
+from diachunk.store.extents import allocated, read_claims
 from diachunk.store.store import Store
 from diachunk.transfer.destination import Destination
 
@@ -32,6 +36,9 @@ class Plan:
     """What `fetch` would do. What is reused is a claim until it is hashed, so `fetch_bytes` can grow.
 
     Attributes:
+        manifest: what it fetches; None for a recipe whose chunks are not known yet (`draft`).
+        stated: what upstream says of such a recipe; None otherwise.
+        recipe: the recipe itself, then.
         total_bytes: of all files, equal files counted once; the sum of a fetch's progress deltas.
         disk_bytes: further disk space needed; `free_bytes` is what there is.
         directory: where the checkpoint will be.
@@ -39,7 +46,7 @@ class Plan:
         url: where the manifest was fetched from, or "".
     """
 
-    manifest: Manifest
+    manifest: Manifest | None
     components: tuple[ComponentPlan, ...]
     disk_bytes: int
     free_bytes: int
@@ -47,6 +54,42 @@ class Plan:
     origins: tuple[str, ...]
     by_name: bool = False
     url: str = ""
+    stated: StatedCheckpoint | None = None
+    recipe: Recipe | None = None
+
+    @property
+    def draft(self) -> bool:
+        """Whether the chunks, and so the id, are known only once it was fetched."""
+        return self.manifest is None
+
+    @property
+    def _named(self) -> Manifest | StatedCheckpoint:
+        named = self.manifest or self.stated
+        assert named is not None
+        return named
+
+    @property
+    def name(self) -> str:
+        return self._named.name
+
+    @property
+    def revision(self) -> str:
+        return self._named.revision
+
+    @property
+    def ref(self) -> str:
+        """NAME@REVISION."""
+        return self._named.ref
+
+    @property
+    def hex_id(self) -> str:
+        """The manifest's id; "" for a draft."""
+        return self.manifest.hex_id if self.manifest else ""
+
+    @property
+    def upstreams(self) -> dict[str, dict[str, Any]]:
+        """Where each component comes from, as far as that is stated."""
+        return {each.name: dict(each.upstream) for each in self._named.components if each.upstream}
 
     @property
     def total_bytes(self) -> int:
@@ -95,6 +138,33 @@ def plan_components(
         row[3] += facts.size - fetch
         row[4] += fetch
         disk += facts.size - own
+    return tuple(ComponentPlan(name, *row) for name, row in sums.items()), disk
+
+
+def plan_stated(
+    store: Store, stated: StatedCheckpoint, present: Set[Digest], local: Set[Digest]
+) -> tuple[tuple[ComponentPlan, ...], int]:
+    """The same for a recipe whose chunks are not known.
+
+    Args:
+        present: keys of files that are known to be here.
+        local: keys of files of which a candidate lies on this machine.
+    """
+    disk = 0
+    sums: dict[str, list[int]] = {}
+    for file in {file.key: file for file in stated.walk()}.values():
+        row = sums.setdefault(file.component, [0, 0, 0, 0, 0])
+        row[0] += 1
+        row[1] += file.size
+        if file.key in present:
+            row[2] += file.size
+        elif file.key in local:
+            row[3] += file.size
+        else:
+            begun = allocated(store.drafts.path(file))
+            row[3] += begun
+            row[4] += file.size - begun
+            disk += file.size - begun
     return tuple(ComponentPlan(name, *row) for name, row in sums.items()), disk
 
 

@@ -84,6 +84,16 @@ def silent(event: Event) -> None:
     """The listener that does nothing."""
 
 
+def words_only(listener: Listener) -> Listener:
+    """A listener that passes on all but bytes and files: for a step whose bytes were counted before it."""
+
+    def listen(event: Event) -> None:
+        if not isinstance(event, Progress | FileDone):
+            listener(event)
+
+    return listen
+
+
 class Retractable:
     """A listener in front of another, that can take back the bytes it passed on: what came has vanished."""
 

@@ -197,7 +197,19 @@ class Session:
                 lane.join(max(0.0, until - time.monotonic()))
         for source in self.desk.sources:
             source.close()
+        for sink in self.desk.sinks:
+            sink.abandon()
         self.desk.flusher.close()
+
+    def hasten(self, blob: int, start: int, end: int) -> None:
+        """Somebody waits for the bytes [start, end) of a blob: they are fetched before all others."""
+        work = self.desk.work
+        with self.desk.changed:
+            self.desk.schedule.hasten(
+                item
+                for item in work.items_of(blob)
+                if work.offset(item) < end and start < work.offset(item) + work.size(item)
+            )
 
     def _tell_done_files(self) -> None:
         while self.desk.done_files:

@@ -45,6 +45,10 @@ class Sink(Protocol):
         """
         ...
 
+    def abandon(self) -> None:
+        """The session is over: what is not in place now will not come. Wakes those who wait for it."""
+        ...
+
     def complete(self) -> None:
         """Every chunk is in place: makes the file durable and gives it its final name.
 
@@ -70,6 +74,9 @@ class NullSink:
         return
 
     def flush(self) -> None:
+        return
+
+    def abandon(self) -> None:
         return
 
     def complete(self) -> None:

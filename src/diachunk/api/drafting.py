@@ -1,0 +1,246 @@
+"""A recipe's files onto this machine, and a manifest of them: published while they are fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from diachunk.api.context import Context
+from diachunk.chunking.cuts import cut_sizes
+from diachunk.chunking.hashing import HashedFile, Hashes, hash_one
+from diachunk.digest import Digest
+from diachunk.errors import IntegrityError, StoreError
+from diachunk.formats.base import FileAccess
+from diachunk.formats.registry import find_tensors
+from diachunk.manifest import Component, FileEntry, Manifest, build
+from diachunk.manifest.model import RULE
+from diachunk.manifest.stated import StatedCheckpoint, StatedFile
+from diachunk.sources.base import Source
+from diachunk.sources.context import SourceContext
+from diachunk.sources.open import open_origins
+from diachunk.store.adopted import AdoptedFile
+from diachunk.store.blobs import Presence
+from diachunk.store.drafts import chunk_list, matches
+from diachunk.store.stamps import Stamp, read_stamp
+from diachunk.store.store import Store
+from diachunk.transfer.assemble import Report
+from diachunk.transfer.drafting import Drafting
+from diachunk.transfer.progress import How, Listener, Notice, Progress
+
+Tell = Callable[[int], None]
+
+
+class Knowledge:
+    """Which stated files this machine has, by digests that it computed over them itself."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._entries: dict[tuple[int, str], list[FileEntry]] | None = None
+
+    def find(self, file: StatedFile) -> Hashes | None:
+        """The digests of a complete file that is what was stated; None if none is known."""
+        found = self._store.drafts.recall(file)
+        if found is not None:
+            return found
+        for entry in self._index().get((file.size, file.sha256 or file.git), ()):
+            hashes = self._proven(file, entry)
+            if hashes is not None:
+                return hashes
+        return None
+
+    def _index(self) -> dict[tuple[int, str], list[FileEntry]]:
+        if self._entries is None:
+            self._entries = {}
+            for manifest in self._store.catalog.manifests():
+                for _, entry in manifest.walk() if manifest.chunking == RULE else ():
+                    for name in filter(None, (entry.sha256, entry.git)):
+                        self._entries.setdefault((entry.size, name), []).append(entry)
+        return self._entries
+
+    def _proven(self, file: StatedFile, entry: FileEntry) -> Hashes | None:
+        """What a manifest says of a file counts if its bytes were verified here, its names were computed here, and
+        its chunks are those that this machine would cut: or the same recipe would yield another id elsewhere.
+        """
+        holding = self._store.blobs.find(entry.blake3, entry.size, entry.chunks)
+        if holding.presence is not Presence.PROVEN or holding.path is None:
+            return None
+        stamp = (
+            holding.adopted.stamp if holding.adopted else read_stamp(self._store.layout.stamp(entry.blake3))
+        )
+        if stamp is None or not stamp.sha256:
+            return None
+        chunks = entry.chunks
+        hashes = Hashes(entry.size, entry.blake3, stamp.sha256, stamp.git, chunks.sizes, chunks.digests, RULE)
+        return hashes if matches(file, hashes) and _cut_by_rule(holding.path, file, hashes) else None
+
+
+def _cut_by_rule(path: Path, file: StatedFile, hashes: Hashes) -> bool:
+    try:
+        with FileAccess(path) as access:
+            return cut_sizes(file.size, find_tensors(file.path, access).spans) == hashes.sizes
+    except (OSError, ValueError):
+        return False
+
+
+def draw(
+    stated: StatedCheckpoint,
+    context: Context,
+    *,
+    origins: Iterable[str] = (),
+    max_down_bps: int | None = None,
+    listener: Listener,
+) -> tuple[Manifest, Report]:
+    """Makes every stated file a complete, durable blob (or adopts one that is here), and the manifest of them all.
+
+    The manifest follows from the recipe and the bytes alone: it has the same id on every machine.
+
+    Raises:
+        TransferIncomplete, IntegrityError, StoreError, Interrupted: see Drafting.fetch.
+        ManifestError: what upstream states cannot stand in a manifest.
+    """
+    store = context.store
+    knowledge = Knowledge(store)
+    files = list({file.key: file for file in stated.walk()}.values())
+    prefixes = adopt_stated(context, [file for file in files if knowledge.find(file) is None], listener)
+    drafting = Drafting(
+        store,
+        open_stated(stated, context, origins),
+        context.config.limits,
+        known=knowledge.find,
+        prefixes=prefixes,
+        max_down_bps=max_down_bps or context.config.max_down_bps,
+        listener=listener,
+    )
+    hashes = drafting.fetch(files)
+    drafting.report.total_bytes = stated.total_bytes
+    manifest = _manifest_of(stated, hashes)
+    store.catalog.add(manifest)
+    for file in files:
+        store.drafts.forget(file)
+    return manifest, drafting.report
+
+
+def local_parts(stated: StatedCheckpoint, context: Context) -> tuple[set[Digest], set[Digest]]:
+    """Keys of the files that are known to be here, and of those of which something lies here that may be it."""
+    from diachunk.api.local_files import find_local
+    from diachunk.places import Wanted
+
+    knowledge = Knowledge(context.store)
+    files = list({file.key: file for file in stated.walk()}.values())
+    present = {file.key for file in files if knowledge.find(file) is not None}
+    others = [file for file in files if file.key not in present]
+    wanted = [Wanted(file.size, file.sha256, file.git, Path(file.path).name) for file in others]
+    return present, {others[number].key for number in find_local(context, wanted)}
+
+
+def open_stated(stated: StatedCheckpoint, context: Context, origins: Iterable[str]) -> list[Source]:
+    """What a recipe's files may come from: their upstreams, their mirrors, the user's origins.
+
+    Raises:
+        UsageError: an origin or mirror is no URL and no directory.
+    """
+    from diachunk.sources.upstream import hub_access, open_upstream, open_url
+
+    named = SourceContext(context.config.limits)
+    access = hub_access()
+    sources: list[Source] = []
+    for component in stated.components:
+        upstream = open_upstream(component.name, component.upstream, access, named)
+        if upstream is not None:
+            sources.append(upstream)
+        for mirror in component.mirrors:
+            single = len(component.files) == 1 and component.upstream.get("kind") == "url"
+            template = mirror if single or "{path}" in mirror else f"{mirror.rstrip('/')}/{{path}}"
+            sources.append(open_url(component.name, template, named))
+    texts = (origins,) if isinstance(origins, str) else tuple(origins)
+    sources += open_origins((*texts, *context.config.origins), (), named)
+    return sources
+
+
+def adopt_stated(
+    context: Context, files: Sequence[StatedFile], listener: Listener
+) -> list[tuple[Digest, Path]]:
+    """Looks for stated files that lie here already, hashes them, and adopts those that are what was stated.
+
+    Returns:
+        Interrupted downloads of other programs that may hold the beginning of one of the others.
+    """
+    from diachunk.api.local_files import find_local, find_prefixes
+    from diachunk.places import Wanted
+
+    wanted = [Wanted(file.size, file.sha256, file.git, Path(file.path).name) for file in files]
+    adopted = {
+        number
+        for number, paths in find_local(context, wanted).items()
+        if any(_adopt(context, files[number], path, listener) for path in paths)
+    }
+    prefixes = find_prefixes(context, wanted)
+    return [(files[n].key, path) for n, paths in prefixes.items() if n not in adopted for path in paths]
+
+
+def _adopt(context: Context, file: StatedFile, path: Path, listener: Listener) -> bool:
+    """Hashes one candidate; True if it is the file, which is then known to the store where it lies."""
+    store = context.store
+    read = [0]
+
+    def tell(_: Path, size_bytes: int) -> None:
+        read[0] += size_bytes
+        listener(Progress(size_bytes, file.component, How.REUSED))
+
+    try:
+        found = hash_one(path, tell, git=bool(file.git))
+    except (IntegrityError, StoreError):
+        found = None
+    if found is None or not matches(file, found):
+        listener(Progress(-read[0], file.component, How.REUSED))
+        listener(Notice(f"{path} is not {file.label} as it was stated: left alone"))
+        return False
+    listener(Progress(-read[0], file.component, How.REUSED))  # counted once it is looked up
+    _record(store, path, found)
+    store.drafts.note(file, found)
+    return True
+
+
+def _record(store: Store, path: Path, found: HashedFile) -> None:
+    stamp = Stamp.of(found.status).adding(
+        chunk_list=chunk_list(found).id, blake3=found.blake3.hex(), sha256=found.sha256, git=found.git
+    )
+    if path == store.layout.blob(found.blake3):
+        store.blobs.restamp(found.blake3, stamp)
+    else:
+        store.blobs.adopted.put(found.blake3, AdoptedFile(path, stamp))
+
+
+def _manifest_of(stated: StatedCheckpoint, hashes: dict[Digest, Hashes]) -> Manifest:
+    components = []
+    for component in stated.components:
+        entries = []
+        for file in component.files:
+            found = hashes[file.key]
+            entries.append(
+                FileEntry(file.path, found.size, found.blake3, chunk_list(found), found.sha256, git=file.git)
+            )
+        components.append(Component(component.name, tuple(entries), dict(component.upstream)))
+    rules = {each.rule for each in hashes.values()} - {RULE}
+    places = [
+        {"kind": kind, "component": component.name}
+        for component in stated.components
+        for kind in component.places
+    ]
+    manifest = build(
+        stated.name, stated.revision, components, chunking=min(rules) if rules else RULE, places=places
+    )
+    hints = _hints(stated)
+    return replace(manifest, hints_extra=hints) if hints else manifest
+
+
+def _hints(stated: StatedCheckpoint) -> dict[str, object]:
+    """What a manifest tells beside its content: where else the files are, and that it took a credential."""
+    mirrors = [
+        {"component": component.name, "origin": mirror}
+        for component in stated.components
+        for mirror in component.mirrors
+    ]
+    hints: dict[str, object] = {"mirrors": mirrors} if mirrors else {}
+    return {**hints, "access": "credential"} if stated.private else hints

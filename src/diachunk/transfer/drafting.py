@@ -1,0 +1,283 @@
+"""Fetches files of which only size and whole-file digest are stated: a recipe's. The same session, other sinks.
+
+Each is fetched in parallel ranges into a draft (store/drafts.py) and hashed meanwhile (following.py). A whole that is
+not what was stated cannot say which piece was wrong, so each source is then asked for that file alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from diachunk.chunking.hashing import Hashes
+from diachunk.digest import Digest
+from diachunk.errors import IntegrityError, StoreError
+from diachunk.limits import CHUNK_BYTES, Limits
+from diachunk.manifest.stated import StatedFile
+from diachunk.schedule.work import BlobFacts, WorkList
+from diachunk.sources.base import Selective, Source
+from diachunk.sources.local import LocalFiles
+from diachunk.store.drafts import Draft, matches
+from diachunk.store.extents import allocated
+from diachunk.store.partial import Partial, Vanished
+from diachunk.store.store import Store
+from diachunk.transfer.assemble import Report, files_at_once
+from diachunk.transfer.following import Follower
+from diachunk.transfer.incomplete import incomplete
+from diachunk.transfer.neighbours import gone_again, wait_for_neighbour
+from diachunk.transfer.offers import local_offers, network_offer
+from diachunk.transfer.progress import FileDone, How, Listener, Notice, Progress, Retractable, silent
+from diachunk.transfer.session import Offer, Outcome, Session
+
+_ROUNDS_MAX = 64
+Known = Callable[[StatedFile], Hashes | None]
+
+
+class _NotAsStated(IntegrityError):
+    """A whole file arrived and has another digest than the one that was stated."""
+
+    def __init__(self, file: StatedFile, hashes: Hashes) -> None:
+        self.file = file
+        self.found = f"sha256 {hashes.sha256}" if file.sha256 else f"git id {hashes.git}"
+        super().__init__(f"{file.label}: {file.stated} was stated, and what came has {self.found}")
+
+
+@dataclass(slots=True)
+class _Trial:
+    """Which sources a file may come from now. At first all of them; after a wrong whole each one alone."""
+
+    suspects: list[int] | None = None
+    alone: int | None = None
+    tales: list[str] = field(default_factory=list)
+
+
+class Drafting:
+    """One run of `fetch`. Rounds, because another process may hold a draft, or a whole may be wrong."""
+
+    def __init__(
+        self,
+        store: Store,
+        sources: Sequence[Source],
+        limits: Limits,
+        *,
+        known: Known,
+        prefixes: Sequence[tuple[Digest, Path]] = (),
+        max_down_bps: int | None = None,
+        listener: Listener = silent,
+    ) -> None:
+        """`known` looks for a file whose digests this machine has computed already. `prefixes`: files that may
+        hold the beginning of the file with that key: an interrupted download of another program.
+        """
+        self.report = Report()
+        self._store = store
+        self._sources = list(sources)
+        self._limits = limits
+        self._known = known
+        self._prefixes = list(prefixes)
+        self._max_down_bps = max_down_bps
+        self._listener = listener
+        self._trials: dict[Digest, _Trial] = {}
+        self._counted: set[Digest] = set()
+
+    def fetch(self, files: Sequence[StatedFile]) -> dict[Digest, Hashes]:
+        """Returns the digests of every file, by its key, when each is a complete and durable blob.
+
+        Raises:
+            TransferIncomplete: no usable source is left; names every source and what it did.
+            IntegrityError: no source gives what was stated.
+            StoreError: the disk refused.
+            Interrupted: Ctrl-C.
+        """
+        started_at = time.monotonic()
+        unique = list({file.key: file for file in files}.values())
+        self._check_space(unique)
+        found: dict[Digest, Hashes] = {}
+        at_once = files_at_once()
+        try:
+            for start in range(0, len(unique), at_once):
+                self._fetch_batch(unique[start : start + at_once], found)
+        finally:
+            self.report.elapsed_s += time.monotonic() - started_at
+        return found
+
+    def _fetch_batch(self, files: Sequence[StatedFile], found: dict[Digest, Hashes]) -> None:
+        for _ in range(_ROUNDS_MAX):
+            missing = self._look_around(files, found)
+            if not missing:
+                return
+            waiting = self._round(missing)
+            if waiting:
+                paths = [self._store.drafts.path(file) for file in waiting]
+                wait_for_neighbour(waiting[0].label, paths, self._limits, self._listener)
+        raise gone_again()
+
+    def _look_around(self, files: Sequence[StatedFile], found: dict[Digest, Hashes]) -> list[StatedFile]:
+        """Takes note of what is complete here, whoever completed it; returns the others."""
+        missing = []
+        for file in files:
+            if file.key in found:
+                continue
+            hashes = self._known(file)
+            if hashes is None:
+                missing.append(file)
+                continue
+            found[file.key] = hashes
+            if file.key not in self._counted:
+                self._counted.add(file.key)
+                self.report.present_bytes += file.size
+                self._listener(Progress(file.size, file.component, How.REUSED))
+                self._listener(FileDone(file.component, file.path, file.size))
+        return missing
+
+    def _check_space(self, files: Sequence[StatedFile]) -> None:
+        missing = [file for file in files if self._known(file) is None]
+        needed = sum(file.size - allocated(self._store.drafts.path(file)) for file in missing)
+        free = self._store.layout.free_bytes()
+        if needed > free:
+            raise StoreError(
+                f"needs {needed:,} bytes of disk, {free:,} are free",
+                hint="free some space (`diachunk gc` removes what nothing needs), then run again",
+            )
+
+    # --- one round -----------------------------------------------------------------------------------------
+
+    def _round(self, missing: Sequence[StatedFile]) -> list[StatedFile]:
+        """Fills every draft that nobody else holds; returns the files of the others."""
+        opened: list[tuple[StatedFile, Draft]] = []
+        followers: dict[Digest, Follower] = {}
+        waiting: list[StatedFile] = []
+
+        def verdict_on(file: StatedFile) -> Callable[[Partial], Hashes]:
+            def verdict(_: Partial) -> Hashes:
+                hashes = followers[file.key].result()
+                if not matches(file, hashes):
+                    raise _NotAsStated(file, hashes)
+                return hashes
+
+            return verdict
+
+        try:
+            for file in missing:
+                draft = self._store.drafts.open(file, verdict_on(file))
+                if self._store.drafts.recall(file) is not None:
+                    draft.discard()  # a neighbour completed it since we looked: this is a fresh, empty one
+                elif draft.locked:
+                    opened.append((file, draft))
+                else:
+                    draft.close()
+                    waiting.append(file)
+            if opened:
+                self._fill(opened, followers)
+        finally:
+            for follower in followers.values():
+                follower.stop()
+            for _, draft in opened:
+                draft.close()
+        return waiting
+
+    def _fill(self, opened: Sequence[tuple[StatedFile, Draft]], followers: dict[Digest, Follower]) -> None:
+        work = WorkList(
+            [
+                BlobFacts(file.key, file.size, draft.chunks, file.component, file.path)
+                for file, draft in opened
+            ]
+        )
+        told = Retractable(self._listener)
+        session = Session(
+            work,
+            [draft for _, draft in opened],
+            self._offers(work, opened),
+            self._limits,
+            max_down_bps=self._max_down_bps,
+            listener=told,
+        )
+        for number, (file, draft) in enumerate(opened):
+            follower = Follower(draft, file.path, _hastener(session, number), git=bool(file.git))
+            followers[file.key] = follower
+            follower.start()
+        try:
+            outcome = session.run()
+        except Vanished as gone:
+            told.retract()
+            self._listener(Notice(f"{gone.message}; starting that file over"))
+            return
+        except _NotAsStated as wrong:
+            told.retract()
+            self._doubt(wrong, next(draft for file, draft in opened if file.key == wrong.file.key))
+            return
+        self._book(outcome)
+        if outcome.why:
+            raise incomplete(outcome, work)
+        self._counted.update(file.key for file, _ in opened)
+
+    def _offers(self, work: WorkList, opened: Sequence[tuple[StatedFile, Draft]]) -> list[Offer]:
+        offers = local_offers(work, [draft for _, draft in opened], (), ())
+        prefixes = self._prefix_offer(work)
+        offers += [Offer(prefixes, prefixes.has)] if len(prefixes.has) else []
+        for number, source in enumerate(self._sources):
+            barred = {
+                key
+                for key, trial in self._trials.items()
+                if trial.alone is not None and trial.alone != number
+            }
+            offers.append(network_offer(source, work, barred))
+        return offers
+
+    def _prefix_offer(self, work: WorkList) -> LocalFiles:
+        """What other programs left unfinished. Nobody knows whether it is right before the whole is hashed."""
+        source = LocalFiles("unfinished downloads", len(work))
+        numbers = {facts.digest: number for number, facts in enumerate(work.blobs)}
+        for key, path in self._prefixes:
+            if key not in numbers or key in self._trials:
+                continue
+            try:
+                size = path.stat().st_size
+            except OSError:
+                continue
+            for item in work.items_of(numbers[key]):
+                # Its last piece may have been under way when that program stopped.
+                if work.offset(item) + work.size(item) + CHUNK_BYTES <= size:
+                    source.claim(item, path, work.offset(item))
+        return source
+
+    def _doubt(self, wrong: _NotAsStated, draft: Draft) -> None:
+        """Throws the draft away, and has the sources tried one by one.
+
+        Raises:
+            IntegrityError: each was.
+        """
+        file = wrong.file
+        had_prefix = file.key not in self._trials and any(key == file.key for key, _ in self._prefixes)
+        trial = self._trials.setdefault(file.key, _Trial())
+        draft.discard()
+        if trial.suspects is None:
+            trial.suspects = [number for number, source in enumerate(self._sources) if _serves(source, file)]
+            if len(trial.suspects) == 1 and not had_prefix:
+                trial.alone = trial.suspects.pop(0)
+        if trial.alone is not None:
+            trial.tales.append(f"{self._sources[trial.alone].label} gives {wrong.found}")
+        if not trial.suspects:
+            raise IntegrityError(
+                f"{file.label}: {file.stated} was stated, but {'; '.join(trial.tales) or wrong.found}",
+                hint="it was damaged or changed at its source: name another one with --origin URL",
+            ) from wrong
+        trial.alone = trial.suspects.pop(0)
+        label = self._sources[trial.alone].label
+        self._listener(Notice(f"{file.label} arrived damaged; fetching it again, from {label} alone"))
+
+    def _book(self, outcome: Outcome) -> None:
+        self.report.fetched_bytes += outcome.fetched_bytes
+        self.report.reused_bytes += outcome.reused_bytes
+        self.report.wasted_bytes += outcome.wasted_bytes
+        self.report.sources = tuple(each for each in outcome.sources if each.tier)
+
+
+def _hastener(session: Session, blob: int) -> Callable[[int, int], None]:
+    return lambda start, end: session.hasten(blob, start, end)
+
+
+def _serves(source: Source, file: StatedFile) -> bool:
+    facts = BlobFacts(file.key, file.size, file.pieces(), file.component, file.path)
+    return not isinstance(source, Selective) or source.serves(facts)
