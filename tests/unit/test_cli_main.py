@@ -142,7 +142,7 @@ def test_debug_shows_the_traceback_wherever_it_stands() -> None:
 def test_a_bug_is_one_line_and_exits_1(tmp_path: Path) -> None:
     probe = (
         "import sys, diachunk.config as c; sys.argv[1:] = ['config']\n"
-        "c.load_config = lambda: {}['no\\x1bkey']\n"
+        "c.load_config = lambda *_, **__: {}['no\\x1bkey']\n"
         "from diachunk.cli.main import run; run()"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)

@@ -82,6 +82,7 @@ class Context:
         listener: Listener,
         *,
         manifest_url: str = "",
+        names: bool = False,
     ) -> Assembly:
         """The engine for one checkpoint: the user's origins, the manifest's, the site's stores as donors.
 
@@ -120,6 +121,7 @@ class Context:
             config.limits,
             lower=self.lower_stores,
             max_down_bps=max_down_bps or config.max_down_bps,
+            names=names,
             listener=listener,
         )
 

@@ -69,6 +69,7 @@ def fetch(
     force: bool = False,
     max_down_bps: int | None = None,
     patience_s: float | None = None,
+    names: bool = False,
     progress: Listener = silent,
     home: str | os.PathLike[str] | None = None,
     settings: Config | None = None,
@@ -84,6 +85,8 @@ def fetch(
         force: with `to`, replace files there that differ and that diachunk did not put there.
         max_down_bps: cap on the rate, in bytes a second over all sources.
         patience_s: give up this long after the last verified chunk, once no source is usable.
+        names: also compute the SHA-256 and git's id of what is fetched, on the way, so that `place` has nothing to
+            read afterwards.
         progress: called on this thread with typed events; their `bytes` are deltas that add up to
             `plan(...).total_bytes`.
         home: the store, in place of the configured one.
@@ -103,7 +106,9 @@ def fetch(
     context.store.catalog.add(manifest)
     destination = context.destination(to, force=force)
     listener = progress if drawing is None else words_only(progress)
-    assembly = context.assembly(manifest, destination, origins, max_down_bps, listener, manifest_url=url)
+    assembly = context.assembly(
+        manifest, destination, origins, max_down_bps, listener, manifest_url=url, names=names
+    )
     files = wanted(manifest, chosen, merged=destination.merges_equal_files)
     if drawing is None:
         adopt_known(context, files, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import queue
@@ -17,9 +18,10 @@ from diachunk.digest import Digest, digest_of, git_hasher, hasher
 from diachunk.errors import IntegrityError, from_os_error
 from diachunk.formats.base import FileAccess, RandomAccess
 from diachunk.formats.registry import find_tensors
-from diachunk.limits import CHUNK_BYTES
+from diachunk.limits import CHUNK_BYTES, MiB
 
 _BUFFERS = 6
+_NAMES_STEP_BYTES = 1 * MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,32 @@ def hash_bytes(
 
 def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def hash_names(
+    fd: int, size_bytes: int, wait: Callable[[int, int], None], *, git: bool = False
+) -> tuple[str, str]:
+    """SHA-256 and, if asked for, git's id of an open file that may still be growing; "" for what was not asked for.
+
+    Args:
+        wait: returns once the bytes [start, end) are there.
+
+    Raises:
+        OSError: it cannot be read, or ends early. Whatever `wait` raises.
+    """
+    hashers = [hashlib.sha256(), *([git_hasher(size_bytes)] if git else [])]
+    buffer = memoryview(bytearray(min(_NAMES_STEP_BYTES, size_bytes) or 1))
+    offset = 0
+    while offset < size_bytes:
+        end = min(offset + len(buffer), size_bytes)
+        wait(offset, end)
+        read = os.preadv(fd, [buffer[: end - offset]], offset)
+        if not read:
+            raise OSError(errno.EIO, "ends early")
+        for each in hashers:
+            each.update(buffer[:read])
+        offset += read
+    return hashers[0].hexdigest(), hashers[1].hexdigest() if git else ""
 
 
 class _Pass:

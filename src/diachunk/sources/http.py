@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
@@ -36,10 +37,10 @@ class HttpOrigin:
         context: SourceContext,
         *,
         locate: Callable[[str, str], str] | None = None,
-        authorization: str | None = None,
+        authorize: Callable[[], str | None] | None = None,
     ) -> None:
         """`locate` says at which URL of this host a file (component, path) is, in place of the template's rule;
-        `authorization` is what the host is sent, in place of the netrc's.
+        `authorize`, asked with the first request, what the host is sent, in place of the netrc's.
         """
         split = split_url(url)
         if split.scheme not in ("http", "https") or not split.hostname:
@@ -51,13 +52,16 @@ class HttpOrigin:
         self._host = split.netloc.lower()
         self._scheme = split.scheme
         self._limits = context.limits
-        self._authorization = authorization
-        if authorization is None and context.named_by_user:
-            self._authorization = credentials_for(split.hostname)
+        host = split.hostname if context.named_by_user else None
+        self._authorize = authorize or (lambda: credentials_for(host) if host else None)
         self._connections = Connections(context)
         self._resolved: dict[str, str] = {}
         self._lock = threading.Lock()
         self.label = self._host + (split.path.rstrip("/") if "{" not in split.path else "")
+
+    @cached_property
+    def _authorization(self) -> str | None:
+        return self._authorize()
 
     def fill(self, run: Run, start: int, view: memoryview, flow: Flow) -> None:
         first, size = run.offset + start, len(view)
@@ -145,7 +149,7 @@ class HttpOrigin:
 
     def _request(self, url: str, headers: dict[str, str], flow: Flow) -> BaseHTTPResponse:
         split = urlsplit(url)
-        if self._authorization and (split.scheme, split.netloc.lower()) == (self._scheme, self._host):
+        if (split.scheme, split.netloc.lower()) == (self._scheme, self._host) and self._authorization:
             headers["Authorization"] = self._authorization
         try:
             return self._connections.get(url, headers, flow)

@@ -51,6 +51,10 @@ def describe(
     found = ask(component, upstream, access, limits)
     chosen = _choose(found, upstream)
     record = {"kind": HUB, "repository": upstream.repository, "commit": found.commit}
+    if len(chosen) == len(found.files):
+        record["files"] = (
+            "all"  # whoever shows them to the Hub's own client may then say that nothing is missing
+        )
     return StatedComponent(component, record, chosen), found.private
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -25,16 +26,30 @@ URL = "url"
 DEFAULT_ENDPOINT = "https://huggingface.co"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HubAccess:
-    """How the Hub is reached: its endpoint, and the token to send there, or "". Both are the user's own settings."""
+    """How the Hub is reached: its endpoint, and the user's token for it. Both are the user's own settings."""
 
     endpoint: str
-    token: str = ""
+
+    @cached_property
+    def token(self) -> str:
+        """HF_TOKEN, or what `hf auth login` left; "" if there is none. Imports that library: not before it is due."""
+        token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN") or ""
+        if not token:
+            with contextlib.suppress(ImportError):
+                from huggingface_hub import get_token
+
+                token = get_token() or ""
+        return token.strip()
+
+    def authorization(self) -> str | None:
+        """The header that goes to the endpoint, and to no other host."""
+        return f"Bearer {self.token}" if self.token else None
 
 
 def hub_access() -> HubAccess:
-    """The endpoint (HF_ENDPOINT) and the user's token (HF_TOKEN, or that library's own login), if any.
+    """The Hub at HF_ENDPOINT, or the public one.
 
     Raises:
         UsageError: HF_ENDPOINT is no URL.
@@ -42,13 +57,7 @@ def hub_access() -> HubAccess:
     endpoint = os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
     if "://" not in endpoint or split_url(endpoint).scheme not in ("http", "https"):
         raise UsageError(f"HF_ENDPOINT: {endpoint!r:.80} is not an http(s) URL")
-    token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN") or ""
-    if not token:
-        with contextlib.suppress(ImportError):
-            from huggingface_hub import get_token
-
-            token = get_token() or ""
-    return HubAccess(endpoint.rstrip("/"), token.strip())
+    return HubAccess(endpoint.rstrip("/"))
 
 
 class UpstreamOrigin(HttpOrigin):
@@ -61,13 +70,13 @@ class UpstreamOrigin(HttpOrigin):
         base: str,
         context: SourceContext,
         label: str,
-        token: str = "",
+        authorize: Callable[[], str | None] | None = None,
     ) -> None:
         super().__init__(
             base,
             context,
             locate=lambda _, path: urls.locate("", path),
-            authorization=f"Bearer {token}" if token else None,
+            authorize=authorize,
         )
         self._component = component
         self.label = label
@@ -128,7 +137,7 @@ def _open_hub(
     base = hub_url(hub.endpoint, repository, commit)
     named = SourceContext(context.limits)
     label = f"{urlsplit(hub.endpoint).netloc}/{repository}"
-    return UpstreamOrigin(component, OriginTemplate(base), hub.endpoint, named, label, hub.token)
+    return UpstreamOrigin(component, OriginTemplate(base), hub.endpoint, named, label, hub.authorization)
 
 
 def open_url(component: str, url: str, context: SourceContext) -> HttpOrigin:

@@ -157,6 +157,7 @@ class Blobs:
         own = self.layout.blob(digest)
         chunk_list = partial.chunks.id
         blake3 = self._settle_conflict(digest, partial)
+        sha256, git = partial.names() if partial.names else ("", "")
         if os.fstat(partial.fd).st_uid == os.geteuid():
             os.fchmod(partial.fd, self.layout.files.file_mode & 0o444)
         if regular(own) is None and os.path.lexists(own):
@@ -164,7 +165,9 @@ class Blobs:
         self._look_again(partial)
         self.layout.files.rename(partial.path, own)
         self.layout.files.flush_dir(own.parent)
-        stamp = Stamp.of(os.fstat(partial.fd)).adding(chunk_list=chunk_list, blake3=blake3)
+        stamp = Stamp.of(os.fstat(partial.fd)).adding(
+            chunk_list=chunk_list, blake3=blake3, sha256=sha256, git=git
+        )
         write_stamp(self.layout.files, self.layout.stamp(digest), stamp)
 
     def _look_again(self, partial: Partial) -> None:

@@ -217,6 +217,17 @@ class Catalog:
                     found.append(Ref(name, revision, manifest_id))
         return sorted(found, key=str)
 
+    def placed(self) -> set[Digest]:
+        """Checkpoints that other programs are shown (`diachunk place`): links of theirs may lead to our blobs."""
+        found = set()
+        directory = self._layout.root / "placed"
+        for entry in self._layout.names_in("placed") if directory.is_dir() else ():
+            try:
+                found.add(parse_digest(entry.removesuffix(".json")))
+            except ValueError:
+                continue
+        return found
+
     # --- recipes -------------------------------------------------------------------------------------------
 
     def drawn(self, key: Digest) -> Digest | None:

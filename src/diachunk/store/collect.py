@@ -11,9 +11,13 @@ from pathlib import Path
 from diachunk.digest import Digest, parse_digest
 from diachunk.errors import from_os_error
 from diachunk.manifest import Manifest
+from diachunk.store.drafts import needed_blob
+from diachunk.store.files import read_hint
 from diachunk.store.locks import held_by_another
 from diachunk.store.store import Store
 
+DRAFT_GRACE_S = 7 * 86400.0
+"""What is left of a recipe's fetch that never came to its end is kept this long: files of gigabytes, often."""
 GRACE_S = 86400.0
 """A manifest used within this time is never collected: a fetch may be running that has no ref yet."""
 
@@ -74,6 +78,7 @@ class Collector:
     def _collect(self, older_than_s: float | None, max_bytes: int | None) -> Collected:
         catalog = self._store.catalog
         kept = {manifest_id: catalog.get(manifest_id) for manifest_id in catalog.ids()}
+        self._pinned |= catalog.placed()
         roots = {ref.manifest_id for ref in catalog.refs()} | catalog.pins() | self._pinned
         for manifest in list(kept.values()):
             age = self._now - catalog.used_at(manifest.id)
@@ -106,7 +111,7 @@ class Collector:
 
     def _sweep(self, kept: Iterable[Manifest]) -> None:
         """Removes blobs and partials that no kept manifest names, and leftovers."""
-        needed = {file.blake3 for manifest in kept for _, file in manifest.walk()}
+        needed = {file.blake3 for manifest in kept for _, file in manifest.walk()} | self._sweep_drafts()
         blobs = self._store.root / "blobs"
         for directory in sorted(each for each in blobs.iterdir() if each.is_dir() and len(each.name) == 2):
             for path in sorted(directory.iterdir()):
@@ -121,6 +126,27 @@ class Collector:
             for file in self._store.blobs.adopted.get(digest):
                 if not self._dry_run and not _may_be_there(file.path):
                     self._store.blobs.adopted.drop(digest, file.path)
+
+    def _sweep_drafts(self) -> set[Digest]:
+        """Removes what is left of recipes' fetches of long ago; returns the blobs that the others need."""
+        needed: set[Digest] = set()
+        drafts = self._store.root / "drafts"
+        for path in sorted(drafts.iterdir()) if drafts.is_dir() else ():
+            if path.name.startswith("."):
+                continue  # a leftover, as elsewhere
+            if not self._is_old(path, DRAFT_GRACE_S) or held_by_another(path) is not None:
+                self.collected.kept_bytes += _disk_bytes(path)
+                if path.suffix == ".json" and (blob := needed_blob(path)) is not None:
+                    needed.add(blob)
+            else:
+                self._remove("draft", path)
+        recipes = self._store.root / "recipes"
+        known = {each.hex().encode() for each in self._store.catalog.ids()}
+        for path in sorted(recipes.iterdir()) if recipes.is_dir() else ():
+            manifest_id = read_hint(path, 256)
+            if manifest_id is not None and manifest_id.strip() not in known:
+                self._remove("record", path)
+        return needed
 
     def _consider(self, path: Path, needed: set[Digest]) -> None:
         head, _, rest = path.name.partition(".")
@@ -143,10 +169,10 @@ class Collector:
         else:
             self._remove("blob" if not rest else "record", path)
 
-    def _is_old(self, path: Path) -> bool:
+    def _is_old(self, path: Path, grace_s: float = GRACE_S) -> bool:
         """Whether nobody can be busy with it any more; False if it is gone."""
         try:
-            return self._now - path.lstat().st_mtime > GRACE_S
+            return self._now - path.lstat().st_mtime > grace_s
         except FileNotFoundError:
             return False
 

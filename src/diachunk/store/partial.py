@@ -45,6 +45,8 @@ class Partial:
 
     Attributes:
         locked: nobody else works on it; True too where locks do nothing.
+        names: what says, once the file is full, its SHA-256 and git's id as computed meanwhile; None if nobody
+            asked for them.
     """
 
     _takes: type[VerifiedChunk] | type[MeasuredChunk] = VerifiedChunk
@@ -65,6 +67,7 @@ class Partial:
         if busy:
             busy.holders += 1
         self._finish = finish
+        self.names: Callable[[], tuple[str, str]] | None = None
         self._name = path if dir_fd is None else Path(path.name)
         self.dir_fd = dir_fd
         self._flush_failed: OSError | None = None

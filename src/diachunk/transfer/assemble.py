@@ -23,6 +23,7 @@ from diachunk.store.partial import Partial, Vanished
 from diachunk.store.store import Store
 from diachunk.transfer.check import Checked, check_files
 from diachunk.transfer.destination import Destination
+from diachunk.transfer.following import Follower, naming
 from diachunk.transfer.incomplete import incomplete
 from diachunk.transfer.neighbours import gone_again, wait_for_neighbour
 from diachunk.transfer.offers import local_offers, network_offer
@@ -74,9 +75,14 @@ class Assembly:
         *,
         lower: Sequence[Store] = (),
         max_down_bps: int | None = None,
+        names: bool = False,
         listener: Listener = silent,
     ) -> None:
+        """With `names`, what becomes present also gets its SHA-256 and git's id computed on the way: other programs'
+        caches keep files under those.
+        """
         self.report = Report()
+        self._names = names
         self._store = store
         self._destination = destination
         self._sources = sources
@@ -236,16 +242,26 @@ class Assembly:
             max_down_bps=self._max_down_bps,
             listener=told,
         )
+        followers = [self._follow(facts, partial) for facts, partial in opened] if self._names else []
         try:
             outcome = session.run()
         except Vanished as gone:
             told.retract()
             self._listener(Notice(f"{gone.message}; starting that file over"))
             return
+        finally:
+            for follower in followers:
+                follower.stop()
         self._book(outcome)
         if outcome.why:
             raise incomplete(outcome, work)
         self._counted.update((facts.component, facts.path) for facts, _ in opened)
+
+    def _follow(self, facts: BlobFacts, partial: Partial) -> Follower[tuple[str, str]]:
+        follower = naming(partial, git=bool(facts.git))
+        partial.names = follower.result
+        follower.start()
+        return follower
 
     def _check_space(self, files: Sequence[BlobFacts]) -> None:
         needed = sum(facts.size - allocated(self._destination.partial(facts)) for facts in files)

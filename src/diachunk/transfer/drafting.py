@@ -24,7 +24,7 @@ from diachunk.store.extents import allocated
 from diachunk.store.partial import Partial, Vanished
 from diachunk.store.store import Store
 from diachunk.transfer.assemble import Report, files_at_once
-from diachunk.transfer.following import Follower
+from diachunk.transfer.following import Follower, publishing
 from diachunk.transfer.incomplete import incomplete
 from diachunk.transfer.neighbours import gone_again, wait_for_neighbour
 from diachunk.transfer.offers import local_offers, network_offer
@@ -146,12 +146,14 @@ class Drafting:
     def _round(self, missing: Sequence[StatedFile]) -> list[StatedFile]:
         """Fills every draft that nobody else holds; returns the files of the others."""
         opened: list[tuple[StatedFile, Draft]] = []
-        followers: dict[Digest, Follower] = {}
+        followers: dict[Digest, Follower[Hashes | None]] = {}
         waiting: list[StatedFile] = []
 
         def verdict_on(file: StatedFile) -> Callable[[Partial], Hashes]:
             def verdict(_: Partial) -> Hashes:
                 hashes = followers[file.key].result()
+                if hashes is None:
+                    raise StoreError(f"{file.label}: its file here was cut off by another process")
                 if not matches(file, hashes):
                     raise _NotAsStated(file, hashes)
                 return hashes
@@ -177,7 +179,9 @@ class Drafting:
                 draft.close()
         return waiting
 
-    def _fill(self, opened: Sequence[tuple[StatedFile, Draft]], followers: dict[Digest, Follower]) -> None:
+    def _fill(
+        self, opened: Sequence[tuple[StatedFile, Draft]], followers: dict[Digest, Follower[Hashes | None]]
+    ) -> None:
         work = WorkList(
             [
                 BlobFacts(file.key, file.size, draft.chunks, file.component, file.path)
@@ -194,7 +198,7 @@ class Drafting:
             listener=told,
         )
         for number, (file, draft) in enumerate(opened):
-            follower = Follower(draft, file.path, _hastener(session, number), git=bool(file.git))
+            follower = publishing(draft, file.path, _hastener(session, number), git=bool(file.git))
             followers[file.key] = follower
             follower.start()
         try:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
-from diachunk.chunking.hashing import Hashes, hash_bytes
+from diachunk.chunking.hashing import Hashes, hash_bytes, hash_names
 from diachunk.errors import StoreError
 from diachunk.limits import CHUNK_BYTES
 from diachunk.store.partial import Abandoned, Partial
 
+T = TypeVar("T")
 _BUFFERS = 3
 _AT_ONCE = threading.BoundedSemaphore(4)
 """Each that is at work holds `_BUFFERS` chunks in memory."""
@@ -43,17 +45,15 @@ class Growing:
         return b"".join(pieces)
 
 
-class Follower:
-    """Hashes one partial, on a thread of its own if it is large. `result` may be asked for once it is full."""
+class Follower(Generic[T]):
+    """Does one job over a partial while that grows, on a thread of its own if it is large. `result` may be asked for
+    once it is full.
+    """
 
-    def __init__(
-        self, partial: Partial, name: str, hasten: Callable[[int, int], None], *, git: bool = False
-    ) -> None:
+    def __init__(self, partial: Partial, job: Callable[[], T]) -> None:
         self._partial = partial
-        self._name = name
-        self._hasten = hasten
-        self._git = git
-        self._hashes: Hashes | None = None
+        self._job = job
+        self._done: list[T] = []
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
 
@@ -62,19 +62,19 @@ class Follower:
             self._thread = threading.Thread(target=self._run, name="diachunk-follow", daemon=True)
             self._thread.start()
 
-    def result(self) -> Hashes:
-        """The digests. Blocks until the last byte is hashed.
+    def result(self) -> T:
+        """What the job found. Blocks until it has seen the last byte.
 
         Raises:
             StoreError: what was written could not be read back.
         """
         if self._thread is None:
-            self._hash()
+            self._work()
         else:
             self._thread.join()
-        if self._hashes is None:
+        if not self._done:
             raise StoreError(f"cannot read back {self._partial.path}: {self._error}") from self._error
-        return self._hashes
+        return self._done[0]
 
     def stop(self) -> None:
         """Nothing more will come: ends the thread. Before the file is closed."""
@@ -90,18 +90,37 @@ class Follower:
             self._error = error
             return
         with _AT_ONCE:
-            self._hash()
+            self._work()
 
-    def _hash(self) -> None:
-        partial = self._partial
+    def _work(self) -> None:
         try:
-            self._hashes = hash_bytes(
-                self._name,
-                partial.fd,
-                Growing(partial, self._hasten),
-                wait=partial.wait_for,
-                git=self._git,
-                buffers=_BUFFERS,
-            )
+            self._done.append(self._job())
         except (Abandoned, OSError) as error:
             self._error = error
+
+
+def publishing(
+    partial: Partial, name: str, hasten: Callable[[int, int], None], *, git: bool
+) -> Follower[Hashes | None]:
+    """Follows a file of unknown chunks: all its digests, as publishing finds them."""
+
+    def job() -> Hashes | None:
+        return hash_bytes(
+            name,
+            partial.fd,
+            Growing(partial, hasten),
+            wait=partial.wait_for,
+            git=git,
+            buffers=_BUFFERS,
+        )
+
+    return Follower(partial, job)
+
+
+def naming(partial: Partial, *, git: bool) -> Follower[tuple[str, str]]:
+    """Follows a file of known chunks: its SHA-256 and git's id, under which other programs keep it."""
+
+    def job() -> tuple[str, str]:
+        return hash_names(partial.fd, partial.chunks.total_bytes, partial.wait_for, git=git)
+
+    return Follower(partial, job)
