@@ -11,7 +11,7 @@ from pathlib import Path
 from diachunk.api.adopting import adopt_known
 from diachunk.api.context import Context
 from diachunk.api.drafting import draw, local_parts
-from diachunk.api.recipes import remember, state_or_drawn
+from diachunk.api.recipes import Pick, remember, state_or_drawn
 from diachunk.api.targets import By, Resolved, Upstream, look_up
 from diachunk.config import Config
 from diachunk.errors import TrustError, UsageError
@@ -65,6 +65,8 @@ def fetch(
     *,
     origins: Iterable[str] = (),
     components: Iterable[str] = (),
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
     to: str | os.PathLike[str] | None = None,
     force: bool = False,
     max_down_bps: int | None = None,
@@ -81,6 +83,7 @@ def fetch(
             `hub:ORG/REPO[@REV]`; or what `plan` said of one, which is then not looked up again.
         origins: URL prefixes, templates or directories, asked besides the manifest's own.
         components: only these; all by default.
+        include, exclude: of `hub:ORG/REPO`, which files: names or patterns such as "*.json"; all by default.
         to: put the files into this directory instead of the store.
         force: with `to`, replace files there that differ and that diachunk did not put there.
         max_down_bps: cap on the rate, in bytes a second over all sources.
@@ -97,7 +100,11 @@ def fetch(
             errors.py.
     """
     context = Context.make(home, settings).with_patience(patience_s)
-    found = target if isinstance(target, Plan) else look_up(os.fspath(target), context)
+    found = (
+        target
+        if isinstance(target, Plan)
+        else look_up(os.fspath(target), context, pick=Pick.of(include, exclude))
+    )
     by_name = found.by_name if isinstance(found, Plan) else found.by is By.NAME
     url = "" if isinstance(found, Upstream) else found.url
     chosen_names = frozenset(components)
@@ -184,6 +191,8 @@ def plan(
     *,
     origins: Iterable[str] = (),
     components: Iterable[str] = (),
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
     to: str | os.PathLike[str] | None = None,
     progress: Listener = silent,
     home: str | os.PathLike[str] | None = None,
@@ -196,7 +205,7 @@ def plan(
         UsageError, ManifestError, StoreError, TransferIncomplete: as fetch.
     """
     context = Context.make(home, settings)
-    found = look_up(os.fspath(target), context)
+    found = look_up(os.fspath(target), context, pick=Pick.of(include, exclude))
     named = tuple(dict.fromkeys((*origins, *context.config.origins)))
     if isinstance(found, Upstream):
         known = state_or_drawn(found.recipe, context, progress)

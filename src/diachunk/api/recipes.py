@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from diachunk.api.context import Context, bundled
@@ -34,8 +34,23 @@ def bundled_recipes() -> Iterator[Recipe]:
         yield parse_recipe(path.read_bytes())
 
 
-def hub_recipe(text: str) -> Recipe:
-    """The recipe that `hub:ORG/REPO[@REV]` stands for: the whole repository, under its own name.
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """Which files of a repository are wanted: names or `fnmatch` patterns; no `include` means all."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, include: Iterable[str], exclude: Iterable[str]) -> Pick:
+        return cls(tuple(include), tuple(exclude))
+
+    def __bool__(self) -> bool:
+        return bool(self.include or self.exclude)
+
+
+def hub_recipe(text: str, pick: Pick) -> Recipe:
+    """The recipe that `hub:ORG/REPO[@REV]` stands for: the repository, or what of it is wanted, under its own name.
 
     Raises:
         UsageError: not of that form.
@@ -47,6 +62,7 @@ def hub_recipe(text: str) -> Recipe:
         raise UsageError(f"{text}: {error.message}", hint="hub:ORG/REPO or hub:ORG/REPO@REVISION") from error
     if not is_name(repository):
         raise UsageError(f"{text}: {repository!r:.100} cannot be a checkpoint's name")
+    upstream = replace(upstream, files=pick.include, exclude=pick.exclude)
     component = RecipeComponent("", upstream, places=("hub",))
     return Recipe(repository, revision or "main", (component,))
 

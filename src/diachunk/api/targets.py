@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from diachunk.api.context import Context, bundled_manifests
-from diachunk.api.recipes import HUB_SCHEME, bundled_recipes, drawn, hub_recipe, read_recipe
+from diachunk.api.recipes import HUB_SCHEME, Pick, bundled_recipes, drawn, hub_recipe, read_recipe
 from diachunk.digest import Digest, parse_digest
 from diachunk.errors import ManifestError, UsageError, from_os_error
 from diachunk.manifest import Manifest, decode
@@ -70,12 +70,17 @@ def resolve(text: str, context: Context, *, local: bool = False) -> Resolved:
     return Resolved(manifest, found.by)
 
 
-def look_up(text: str, context: Context, *, local: bool = False) -> Resolved | Upstream:
-    """Finds what TARGET stands for. See `resolve`."""
+_ALL = Pick()
+
+
+def look_up(text: str, context: Context, *, local: bool = False, pick: Pick = _ALL) -> Resolved | Upstream:
+    """Finds what TARGET stands for; of a repository, the files that are picked. See `resolve`."""
     if "\0" in text:
         raise UsageError("a target cannot hold a NUL character")
     if text.startswith(HUB_SCHEME):
-        return Upstream(hub_recipe(text), By.HUB)
+        return Upstream(hub_recipe(text, pick), By.HUB)
+    if pick:
+        raise UsageError(f"{text}: files can be picked of hub:ORG/REPO alone", hint="or write a recipe")
     if "://" in text:
         return _from_url(text, context)
     if text.startswith(("./", "../", "/")) or text.endswith((".json", ".toml")):
