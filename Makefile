@@ -47,4 +47,4 @@ bench: $(VENV)/.dev  ## compares with other tools side by side; writes docs/benc
 	$(BIN)/python -m benchmarks.run
 
 clean:           ## removes what the above made
-	rm -rf $(VENV) demo-data .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .fuzz
+	rm -rf $(VENV) .programs demo-data .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .fuzz

@@ -1,20 +1,24 @@
-"""Settings: flag > DIACHUNK_* > $XDG_CONFIG_HOME/diachunk/config.toml > /etc/diachunk/... > default."""
+"""Settings: flag > DIACHUNK_* > ./diachunk.toml > $XDG_CONFIG_HOME/diachunk/config.toml > /etc/diachunk/... > default.
+
+The project file `./diachunk.toml` counts only for calls that ask for it.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from diachunk import project
 from diachunk.errors import StoreError, UsageError
 from diachunk.limits import Limits
+from diachunk.project import SettingsFile, WantedCheckpoint, path_of, string, strings
 
 SITE_FILE = Path("/etc/diachunk/config.toml")
-_CONFIG_BYTES_MAX = 1024 * 1024
+_NO_FILE = SettingsFile()
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*(?:([kmgt])(i?))?(b|bit)?(/s|ps)?", re.IGNORECASE | re.ASCII)
 _AGE = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(s|m|h|d|w)?", re.IGNORECASE | re.ASCII)
@@ -58,28 +62,25 @@ def parse_duration(text: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Effective settings. `came_from` says for each key which file or variable set it."""
+    """Effective settings. `came_from` says for each field, and each limit, which file or variable set it.
+
+    Attributes:
+        places: kinds and absolute directories; None where nothing says.
+        project: the project file that was read, or None.
+    """
 
     home: Path
     stores: tuple[Path, ...] = ()
     origins: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
+    checkpoints: tuple[WantedCheckpoint, ...] = ()
+    places: tuple[str, ...] | None = None
     pins: Mapping[str, str] = field(default_factory=dict)
     max_down_bps: int | None = None
     max_up_bps: int | None = None
     limits: Limits = field(default_factory=Limits)
     came_from: Mapping[str, str] = field(default_factory=dict)
-
-
-def _strings(key: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise UsageError(f"{key}: a list of strings is wanted")
-    return tuple(value)
-
-
-def _string(key: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise UsageError(f"{key}: a string is wanted")
-    return value
+    project: Path | None = None
 
 
 def _pins(key: str, value: Any) -> dict[str, str]:
@@ -96,53 +97,52 @@ def _limits(key: str, value: Any) -> Limits:
     return Limits.from_mapping(value)
 
 
-def _path(key: str, text: str) -> Path:
-    try:
-        path = Path(text).expanduser()
-    except RuntimeError as error:
-        raise UsageError(f"{key}: no home directory for {text!r:.60}") from error
-    if "\0" in text:
-        raise UsageError(f"{key}: not a path: {text!r:.60}")
-    return path
-
-
-_READERS: Mapping[str, tuple[str, Callable[[str, Any], Any]]] = {
-    "home": ("home", lambda key, value: _path(key, _string(key, value))),
-    "stores": ("stores", lambda key, value: tuple(_path(key, each) for each in _strings(key, value))),
-    "origins": ("origins", _strings),
-    "pins": ("pins", _pins),
-    "max_down": ("max_down_bps", lambda key, value: parse_rate(_string(key, value))),
-    "max_up": ("max_up_bps", lambda key, value: parse_rate(_string(key, value))),
-    "limits": ("limits", _limits),
+_READERS: Mapping[str, tuple[str, Callable[[str, Any, SettingsFile], Any]]] = {
+    "home": ("home", lambda key, value, _: path_of(key, string(key, value))),
+    "stores": ("stores", lambda key, value, _: tuple(path_of(key, each) for each in strings(key, value))),
+    "origins": ("origins", lambda key, value, _: strings(key, value)),
+    "peers": ("peers", lambda key, value, _: project.peers(key, value)),
+    "checkpoints": ("checkpoints", project.checkpoints),
+    "places": ("places", project.places),
+    "pins": ("pins", lambda key, value, _: _pins(key, value)),
+    "max_down": ("max_down_bps", lambda key, value, _: parse_rate(string(key, value))),
+    "max_up": ("max_up_bps", lambda key, value, _: parse_rate(string(key, value))),
+    "limits": ("limits", lambda key, value, _: _limits(key, value)),
 }
-_LIST_VARIABLES = {"stores": os.pathsep, "origins": None}
+_NOT_IN_VARIABLES = frozenset({"checkpoints", "pins", "limits"})
+# A comma may be part of a URL, unless another URL or a path follows it.
+_BETWEEN_URLS = re.compile(r"(?:\s|,(?=[\s,]|\Z|[A-Za-z][A-Za-z0-9+.-]{0,30}://|\.{0,2}/))+")
+_SPLITS: Mapping[str, Callable[[str], list[str]]] = {
+    "stores": lambda text: text.split(os.pathsep),
+    "origins": _BETWEEN_URLS.split,
+    "peers": lambda text: re.split(r"[\s,]+", text),
+    "places": lambda text: [each.strip() for each in text.split(",")],
+}
 
 
-_DEEP_KEY = re.compile(
-    r"""(?:^|[\[{,])[ \t]*(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){8}""", re.MULTILINE
-)
-"""Nothing here nests so deep, and tomllib takes memory by the square of it: a gigabyte for 32 KB."""
-
-
-def parse_config(text: str, label: str) -> dict[str, Any]:
+def parse_config(text: str, label: str, file: SettingsFile = _NO_FILE) -> dict[str, Any]:
     """Reads a config file's text into fields of Config.
+
+    Args:
+        label: the file's name, for messages.
+        file: where it lies and what it is; by default a config file in the working directory.
 
     Raises:
         UsageError: not TOML, an unknown key, or a value of the wrong kind; names the file and the key.
     """
-    if _DEEP_KEY.search(text):
-        raise UsageError(f"{label}: a key of more than 8 parts")
-    try:
-        table = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # also of int(), for a number of 5,000 digits
-        raise UsageError(f"{label}: not TOML: {error}") from error
+    return _read_table(project.parse_toml(text, label), label, file)
+
+
+def _read_table(table: Mapping[str, Any], label: str, file: SettingsFile) -> dict[str, Any]:
+    if file.is_project:
+        project.refuse_in_project(table, label)
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in _READERS:
             raise UsageError(f"{label}: no such setting: {key!r:.60}", hint=f"known: {', '.join(_READERS)}")
         name, read = _READERS[key]
         try:
-            values[name] = read(key, value)
+            values[name] = read(key, value, file)
         except UsageError as error:
             raise UsageError(f"{label}: {error.message}", hint=error.hint) from error
     return values
@@ -171,8 +171,15 @@ def default_home() -> Path:
     return Path(home)
 
 
-def load_config(environment: Mapping[str, str] = os.environ, site_file: Path = SITE_FILE) -> Config:
-    """Merges all sources of settings.
+def load_config(
+    environment: Mapping[str, str] = os.environ,
+    site_file: Path = SITE_FILE,
+    project_file: Path | None = None,
+) -> Config:
+    """Merges all sources of settings; limits one by one.
+
+    Args:
+        project_file: a `diachunk.toml`, for calls that use one.
 
     Raises:
         UsageError: a file or variable is wrong; names it.
@@ -180,36 +187,36 @@ def load_config(environment: Mapping[str, str] = os.environ, site_file: Path = S
     """
     values: dict[str, Any] = {}
     came_from: dict[str, str] = {}
-    for path in (site_file, user_file(environment)):
-        text = _read(path)
-        for name, value in parse_config(text, str(path)).items() if text is not None else ():
-            values[name], came_from[name] = value, str(path)
-    for key, (name, read) in _READERS.items():
-        variable = f"DIACHUNK_{key.upper()}"
-        text = environment.get(variable)
-        if text and key not in ("pins", "limits"):
-            separated = key in _LIST_VARIABLES
-            given: Any = [each for each in text.split(_LIST_VARIABLES[key]) if each] if separated else text
-            values[name], came_from[name] = read(variable, given), variable
+    limits: dict[str, Any] = {}
+    for path in (site_file, user_file(environment), project_file):
+        text = project.read_text(path) if path is not None else None
+        if path is None or text is None:
+            continue
+        label, file = str(path), SettingsFile(Path(os.path.abspath(path.parent)), path is project_file)
+        table = project.parse_toml(text, label)
+        for name, value in _read_table(table, label, file).items():
+            values[name], came_from[name] = value, label
+        for name, value in table.get("limits", {}).items():
+            limits[name], came_from[f"limits.{name}"] = value, label
+    if limits:
+        try:
+            values["limits"] = Limits.from_mapping(limits)
+        except UsageError as error:
+            raise UsageError(f"{came_from['limits']}: {error.message}", hint=error.hint) from error
+    _read_variables(environment, values, came_from)
     if "home" not in values:
         values["home"], came_from["home"] = default_home(), "default"
     values["home"] = Path(os.path.abspath(values["home"]))
-    return Config(**values, came_from=came_from)
+    return Config(**values, came_from=came_from, project=project_file)
 
 
-def _read(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_CONFIG_BYTES_MAX + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    if len(data) > _CONFIG_BYTES_MAX:
-        raise UsageError(f"{path}: over {_CONFIG_BYTES_MAX:,} bytes")
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8") from error
+def _read_variables(
+    environment: Mapping[str, str], values: dict[str, Any], came_from: dict[str, str]
+) -> None:
+    for key, (name, read) in _READERS.items():
+        variable = f"DIACHUNK_{key.upper()}"
+        text = environment.get(variable)
+        if text and key not in _NOT_IN_VARIABLES:
+            split = _SPLITS.get(key)
+            given: Any = [each for each in split(text) if each] if split else text
+            values[name], came_from[name] = read(variable, given, _NO_FILE), variable

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import string
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diachunk.config import parse_config, parse_duration, parse_rate, parse_size
+from diachunk.config import Config, parse_config, parse_duration, parse_rate, parse_size
 from diachunk.errors import UsageError
+from diachunk.project import SettingsFile
 
 NEARLY = st.text(alphabet=string.digits + "kKmMgGtTiIbBitps/. ", max_size=12)
 
@@ -35,11 +38,20 @@ def test_any_text_is_a_number_that_is_not_negative_or_refused(text: str) -> None
 
 @given(
     st.text(max_size=60)
-    | st.from_regex(r"(home|stores|origins|pins|limits|max_up) = .{0,20}", fullmatch=True)
+    | st.from_regex(r"(home|stores|origins|peers|places|pins|limits|max_up) = .{0,20}", fullmatch=True)
+    | st.from_regex(
+        r"(\[\[checkpoints\]\]\n(target|to|places|origins|components) = .{0,20}\n){1,3}", fullmatch=True
+    ),
+    st.booleans(),
 )
-def test_any_config_file_is_read_or_refused(text: str) -> None:
+def test_any_config_file_is_read_or_refused(text: str, of_project: bool) -> None:
     try:
-        values = parse_config(text, "x")
+        values = parse_config(text, "x", SettingsFile(Path("/project"), of_project))
     except UsageError:
         return
-    assert set(values) <= {"home", "stores", "origins", "pins", "limits", "max_up_bps", "max_down_bps"}
+    assert set(values) <= {each.name for each in fields(Config)} - {"came_from", "project"}
+    if of_project:
+        assert not set(values) & {"home", "stores", "pins"}
+        directories = [each.to for each in values.get("checkpoints", ()) if each.to is not None]
+        for path in directories:
+            assert path.is_relative_to("/project")

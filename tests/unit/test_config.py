@@ -156,6 +156,51 @@ def test_lists_in_variables(files: tuple[dict[str, str], Path]) -> None:
     assert config.origins == ("https://h/a", "https://h/b")
 
 
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("https://h/a,https://h/b", ["https://h/a", "https://h/b"]),
+        ("https://h/a, https://h/b ,\thttps://h/c,", ["https://h/a", "https://h/b", "https://h/c"]),
+        (",,https://h/a,,", ["https://h/a"]),
+        ("/data/a,/data/b,./c,../d", ["/data/a", "/data/b", "./c", "../d"]),
+        ("https://h/a,b/{path}", ["https://h/a,b/{path}"]),
+        ("https://h/v1,2 s3+x://h/a,s3+x://h/b", ["https://h/v1,2", "s3+x://h/a", "s3+x://h/b"]),
+    ],
+)
+def test_urls_in_a_variable_stand_between_blanks_or_commas(
+    files: tuple[dict[str, str], Path], text: str, origins: list[str]
+) -> None:
+    environment, site = files
+    assert load_config({**environment, "DIACHUNK_ORIGINS": text}, site).origins == tuple(origins)
+
+
+def test_places_and_peers_in_variables(files: tuple[dict[str, str], Path]) -> None:
+    environment, site = files
+    config = load_config(
+        {**environment, "DIACHUNK_PLACES": "hub, ./shown", "DIACHUNK_PEERS": "a b:1,c"}, site
+    )
+    assert config.places == ("hub", str(Path.cwd() / "shown"))
+    assert config.peers == ("a", "b:1", "c")
+    with pytest.raises(UsageError, match="DIACHUNK_PLACES: no such place: 'hug'"):
+        load_config({**environment, "DIACHUNK_PLACES": "hug"}, site)
+
+
+def test_limits_of_several_files_add_up_and_have_to_agree(
+    files: tuple[dict[str, str], Path], tmp_path: Path
+) -> None:
+    environment, site = files
+    site.write_text("[limits]\nlanes = 4\nlanes_max = 4\nstall_s = 3.0\n")
+    user = user_file(environment)
+    assert user is not None
+    user.write_text('home = "/user"\n[limits]\nlanes = 2\n')
+    config = load_config(environment, site)
+    assert (config.limits.lanes, config.limits.lanes_max, config.limits.stall_s) == (2, 4, 3.0)
+    assert config.came_from["limits.stall_s"] == str(site)
+    user.write_text("[limits]\nlanes = 8\n")
+    with pytest.raises(UsageError, match=rf"{user}: limits.lanes: 8 is over lanes_max \(4\)"):
+        load_config(environment, site)
+
+
 def test_a_wrong_variable_is_named(files: tuple[dict[str, str], Path]) -> None:
     environment, site = files
     with pytest.raises(UsageError, match="'fast' is not a size"):

@@ -146,6 +146,9 @@ def test_an_adopted_file_counts_while_it_is_unchanged(store: Store, tmp_path: Pa
     mine = tmp_path / "mine.bin"
     mine.write_bytes(DATA)
     store.blobs.adopted.put(DIGEST, AdoptedFile(mine, Stamp.of(mine.stat())))
+    assert present(store) == 0, "nobody has read it yet"
+    stamp = Stamp.of(mine.stat()).adding(blake3=DIGEST.hex())
+    store.blobs.adopted.put(DIGEST, AdoptedFile(mine, stamp))
     listing = diachunk.ls(store.root)
     assert (listing.held[0].complete, listing.disk_bytes) == (True, 0), "it takes no space of the store"
     assert store.blobs.holds(DIGEST, len(DATA))

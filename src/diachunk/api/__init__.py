@@ -9,8 +9,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from diachunk.api.adoption import Adoption, adopt
     from diachunk.api.care import diff, gc, ls, rm, show
+    from diachunk.api.checkup.base import Finding
+    from diachunk.api.checkup.doctor import doctor
     from diachunk.api.fetching import Snapshot, fetch, plan
+    from diachunk.api.placing import Placed, PlacedFile, PlacedIn, place
+    from diachunk.api.preloading import plan_preload, preload
     from diachunk.api.publishing import Published, publish
     from diachunk.api.streaming import Fetched, events
     from diachunk.api.verifying import Damage, FileReport, State, VerifyReport, verify
@@ -18,6 +23,11 @@ if TYPE_CHECKING:
     from diachunk.transfer.progress import Event, FileDone, How, Notice, Progress, SourceTrouble, Status
 
 _HOMES = {
+    "diachunk.api.placing": ("Placed", "PlacedFile", "PlacedIn", "place"),
+    "diachunk.api.checkup.doctor": ("doctor",),
+    "diachunk.api.checkup.base": ("Finding",),
+    "diachunk.api.adoption": ("Adoption", "adopt"),
+    "diachunk.api.preloading": ("plan_preload", "preload"),
     "diachunk.api.care": ("diff", "gc", "ls", "rm", "show"),
     "diachunk.api.fetching": ("Snapshot", "fetch", "plan"),
     "diachunk.api.publishing": ("Published", "publish"),
@@ -37,14 +47,19 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Adoption",
     "ComponentPlan",
     "Damage",
     "Event",
     "Fetched",
     "FileDone",
     "FileReport",
+    "Finding",
     "How",
     "Notice",
+    "Placed",
+    "PlacedFile",
+    "PlacedIn",
     "Plan",
     "Progress",
     "Published",
@@ -53,12 +68,17 @@ __all__ = [
     "State",
     "Status",
     "VerifyReport",
+    "adopt",
     "diff",
+    "doctor",
     "events",
     "fetch",
     "gc",
     "ls",
+    "place",
     "plan",
+    "plan_preload",
+    "preload",
     "publish",
     "rm",
     "show",

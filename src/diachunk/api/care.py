@@ -211,13 +211,20 @@ def diff(a: str, b: str, *, home: Home = None) -> Difference:
 
 
 def rm(targets: Iterable[str], *, home: Home = None) -> tuple[list[Manifest], Collected]:
-    """Removes checkpoints and the blobs that nothing else needs. Adopted files are never touched.
+    """Removes checkpoints and the blobs that nothing else needs. Adopted files are never touched. What was placed
+    into other programs' caches is taken out of them first: links there would lead nowhere.
 
     Raises:
         UsageError: nothing here goes by that target; nothing is then removed.
     """
     context = Context.make(home)
     manifests = [resolve(text, context, local=True).manifest for text in targets]
+    placed = context.store.catalog.placed()
+    for manifest in manifests:
+        if manifest.id in placed:
+            from diachunk.api.placing import undo_manifest
+
+            undo_manifest(context, manifest)
     return manifests, _collector(context).collect(removing=manifests)
 
 

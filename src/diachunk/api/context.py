@@ -90,8 +90,9 @@ class Context:
             UsageError: an origin is no URL and no directory.
         """
         from diachunk.sources.context import SourceContext
+        from diachunk.sources.hub_access import hub_access
         from diachunk.sources.open import open_origins
-        from diachunk.sources.upstream import hub_access, open_upstream
+        from diachunk.sources.upstream import open_upstream
         from diachunk.transfer.assemble import Assembly
         from diachunk.transfer.progress import Notice
 

@@ -8,13 +8,15 @@ from pathlib import Path
 
 from diachunk.api.context import Context
 from diachunk.chunking.cuts import cut_sizes
-from diachunk.chunking.hashing import HashedFile, Hashes, hash_one
+from diachunk.chunking.hashes import Hashes
+from diachunk.chunking.hashing import HashedFile, hash_one
 from diachunk.digest import Digest
-from diachunk.errors import IntegrityError, StoreError
+from diachunk.errors import IntegrityError, ManifestError, StoreError
 from diachunk.formats.base import FileAccess
 from diachunk.formats.registry import find_tensors
 from diachunk.manifest import Component, FileEntry, Manifest, build
 from diachunk.manifest.model import RULE
+from diachunk.manifest.outline import FileOutline
 from diachunk.manifest.stated import StatedCheckpoint, StatedFile
 from diachunk.sources.base import Source
 from diachunk.sources.context import SourceContext
@@ -36,42 +38,46 @@ class Knowledge:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._entries: dict[tuple[int, str], list[FileEntry]] | None = None
+        self._files: dict[tuple[int, str], list[FileOutline]] | None = None
 
     def find(self, file: StatedFile) -> Hashes | None:
         """The digests of a complete file that is what was stated; None if none is known."""
         found = self._store.drafts.recall(file)
         if found is not None:
             return found
-        for entry in self._index().get((file.size, file.sha256 or file.git), ()):
-            hashes = self._proven(file, entry)
+        for outlined in self._index().get((file.size, file.sha256 or file.git), ()):
+            hashes = self._proven(file, outlined)
             if hashes is not None:
                 return hashes
         return None
 
-    def _index(self) -> dict[tuple[int, str], list[FileEntry]]:
-        if self._entries is None:
-            self._entries = {}
-            for manifest in self._store.catalog.manifests():
-                for _, entry in manifest.walk() if manifest.chunking == RULE else ():
-                    for name in filter(None, (entry.sha256, entry.git)):
-                        self._entries.setdefault((entry.size, name), []).append(entry)
-        return self._entries
+    def _index(self) -> dict[tuple[int, str], list[FileOutline]]:
+        if self._files is None:
+            self._files = {}
+            for outline in self._store.catalog.outlines():
+                for each in outline.files() if outline.chunking == RULE else ():
+                    for name in filter(None, (each.sha256, each.git)):
+                        self._files.setdefault((each.size, name), []).append(each)
+        return self._files
 
-    def _proven(self, file: StatedFile, entry: FileEntry) -> Hashes | None:
+    def _proven(self, file: StatedFile, outlined: FileOutline) -> Hashes | None:
         """What a manifest says of a file counts if its bytes were verified here, its names were computed here, and
         its chunks are those that this machine would cut: or the same recipe would yield another id elsewhere.
         """
-        holding = self._store.blobs.find(entry.blake3, entry.size, entry.chunks)
+        try:
+            chunks = outlined.chunks()
+        except ManifestError:
+            return None  # damaged, or of another spelling than ours: then the file itself is hashed
+        holding = self._store.blobs.find(outlined.blake3, outlined.size, chunks)
         if holding.presence is not Presence.PROVEN or holding.path is None:
             return None
-        stamp = (
-            holding.adopted.stamp if holding.adopted else read_stamp(self._store.layout.stamp(entry.blake3))
-        )
+        own = self._store.layout.stamp(outlined.blake3)
+        stamp = holding.adopted.stamp if holding.adopted else read_stamp(own)
         if stamp is None or not stamp.sha256:
             return None
-        chunks = entry.chunks
-        hashes = Hashes(entry.size, entry.blake3, stamp.sha256, stamp.git, chunks.sizes, chunks.digests, RULE)
+        hashes = Hashes(
+            outlined.size, outlined.blake3, stamp.sha256, stamp.git, chunks.sizes, chunks.digests, RULE
+        )
         return hashes if matches(file, hashes) and _cut_by_rule(holding.path, file, hashes) else None
 
 
@@ -113,7 +119,7 @@ def draw(
         listener=listener,
     )
     hashes = drafting.fetch(files)
-    drafting.report.total_bytes = stated.total_bytes
+    drafting.report.total_bytes = sum(file.size for file in files)
     manifest = _manifest_of(stated, hashes)
     store.catalog.add(manifest)
     for file in files:
@@ -140,7 +146,8 @@ def open_stated(stated: StatedCheckpoint, context: Context, origins: Iterable[st
     Raises:
         UsageError: an origin or mirror is no URL and no directory.
     """
-    from diachunk.sources.upstream import hub_access, open_upstream, open_url
+    from diachunk.sources.hub_access import hub_access
+    from diachunk.sources.upstream import open_upstream, open_url
 
     named = SourceContext(context.config.limits)
     access = hub_access()

@@ -234,7 +234,7 @@ def plan(
 
 def _upstreams(named: Manifest | StatedCheckpoint) -> list[str]:
     """Where the components come from, as people know it."""
-    from diachunk.sources.upstream import hub_access, where
+    from diachunk.sources.hub_access import hub_access, where
 
     access = hub_access()
     return [text for each in named.components if (text := where(each.upstream, access))]

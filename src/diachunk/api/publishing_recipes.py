@@ -9,8 +9,8 @@ from pathlib import Path
 
 from diachunk.api.context import Context
 from diachunk.api.drafting import draw
-from diachunk.api.recipes import remember, state
-from diachunk.api.targets import Upstream, look_up
+from diachunk.api.recipes import bundled_recipes, remember, state
+from diachunk.api.targets import By, Upstream, look_up
 from diachunk.errors import UsageError
 from diachunk.manifest import Manifest, encode
 from diachunk.manifest.names import parse_ref
@@ -37,10 +37,21 @@ def is_recipe(sources: Sequence[str]) -> bool:
     Raises:
         UsageError: it is one among others.
     """
-    found = [text for text in sources if text.startswith("hub:") or text.endswith(".toml")]
+    found = [text for text in sources if text.startswith("hub:") or _names_a_recipe(text)]
     if found and len(sources) > 1:
         raise UsageError(f"{found[0]}: one recipe at a time, and no files beside it")
     return bool(found)
+
+
+def _names_a_recipe(text: str) -> bool:
+    """A recipe's file, or the name of one that ships with the package, unless something here is called that."""
+    if text.endswith(".toml"):
+        return "=" not in text or os.path.lexists(text)
+    return not os.path.lexists(text) and _is_bundled(text)
+
+
+def _is_bundled(text: str) -> bool:
+    return any(text in (each.name, each.ref) for each in bundled_recipes())
 
 
 def publish_recipe(
@@ -55,7 +66,11 @@ def publish_recipe(
     progress: Listener,
 ) -> Published:
     """See `publish`. Always asks upstream what it states now."""
-    found = look_up(text if text.startswith(("hub:", "/", "./", "../")) else f"./{text}", context)
+    recipe = next((each for each in bundled_recipes() if text in (each.name, each.ref)), None)
+    if recipe is not None and not os.path.lexists(text):
+        found: object = Upstream(recipe, By.NAME)
+    else:
+        found = look_up(text if text.startswith(("hub:", "/", "./", "../")) else f"./{text}", context)
     assert isinstance(found, Upstream)
     stated = state(found.recipe, context)
     called, version = parse_ref(f"{name or stated.name}@{revision or stated.revision}")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diachunk.api.context import Context, bundled
 from diachunk.digest import Digest, digest_of
@@ -23,7 +24,9 @@ from diachunk.manifest.recipe import (
 )
 from diachunk.manifest.stated import StatedCheckpoint, StatedComponent
 from diachunk.store.files import read_small
-from diachunk.transfer.progress import Listener, Notice
+
+if TYPE_CHECKING:
+    from diachunk.transfer.progress import Listener
 
 HUB_SCHEME = "hub:"
 
@@ -94,7 +97,7 @@ def state(recipe: Recipe, context: Context) -> StatedCheckpoint:
     for each in recipe.components:
         if isinstance(each.upstream, HubUpstream):
             from diachunk.sources.hub import describe
-            from diachunk.sources.upstream import hub_access
+            from diachunk.sources.hub_access import hub_access
 
             found, closed = describe(each.name, each.upstream, hub_access(), context.config.limits)
             private = private or closed
@@ -104,7 +107,9 @@ def state(recipe: Recipe, context: Context) -> StatedCheckpoint:
     revision = recipe.revision
     if _is_whole_repository(recipe):
         revision = str(components[0].upstream["commit"])
-    return StatedCheckpoint(recipe.name, tuple(components), revision, private)
+    stated = StatedCheckpoint(recipe.name, tuple(components), revision, private)
+    stated.check(context.config.limits)
+    return stated
 
 
 def _is_whole_repository(recipe: Recipe) -> bool:
@@ -176,6 +181,8 @@ def state_or_drawn(recipe: Recipe, context: Context, listener: Listener) -> Stat
     except TransferIncomplete as error:
         if before is None:
             raise
+        from diachunk.transfer.progress import Notice
+
         listener(Notice(f"{error.message}; using {before.ref} as it was fetched before"))
         return before
     return drawn(pinned_by(recipe, stated), context) or stated

@@ -167,11 +167,11 @@ def _by_name(text: str, context: Context, *, local: bool) -> Resolved | Upstream
         return Upstream(recipes[0], By.NAME)
     bearing = [
         each
-        for each in catalog.manifests()
+        for each in catalog.outlines()
         if each.name == name and (each.revision == revision or (local and "@" not in text))
     ]
     if local and len(bearing) == 1:
-        return Resolved(bearing[0], By.NAME)
+        return Resolved(catalog.get(bearing[0].id), By.NAME)
     raise _unknown(f"{name}@{revision}", [each.id for each in bearing], context)
 
 

@@ -198,7 +198,7 @@ class _Walk:
             facts.size,
             checked.path if checked else None,
             state,
-            _damage(checked) if checked and not checked.right else (),
+            damage_of(checked) if checked and not checked.right else (),
             why=checked.unreadable if checked else "",
             unreadable=bool(checked and checked.unreadable),
         )
@@ -217,7 +217,7 @@ class _Walk:
         )
 
 
-def _damage(checked: Checked) -> tuple[Damage, ...]:
+def damage_of(checked: Checked) -> tuple[Damage, ...]:
     """Names what the bad chunks hold, as far as the file's header can still be read."""
     chunks = checked.facts.chunks
     spans = _spans(checked.path, checked.facts)

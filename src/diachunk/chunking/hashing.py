@@ -7,13 +7,13 @@ import hashlib
 import os
 import queue
 import threading
-from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from diachunk.chunking.cuts import cut_sizes, rule_for
+from diachunk.chunking.hashes import Hashes
 from diachunk.digest import Digest, digest_of, git_hasher, hasher
 from diachunk.errors import IntegrityError, from_os_error
 from diachunk.formats.base import FileAccess, RandomAccess
@@ -22,19 +22,6 @@ from diachunk.limits import CHUNK_BYTES, MiB
 
 _BUFFERS = 6
 _NAMES_STEP_BYTES = 1 * MiB
-
-
-@dataclass(frozen=True, slots=True)
-class Hashes:
-    """What one pass over a file's bytes found. `git` is "" where it was not asked for."""
-
-    size: int
-    blake3: Digest
-    sha256: str
-    git: str
-    sizes: array[int]
-    digests: bytes
-    rule: str
 
 
 @dataclass(frozen=True, slots=True)

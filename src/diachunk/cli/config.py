@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 def config(as_json: Json = False, verbose: Verbose = False) -> None:
     """Show the settings, and where each comes from.
 
-    With -v also every limit that has its default.
+    With -v also every limit that has its default. In a directory with a diachunk.toml its settings count as well:
+    they hold for `fetch` without TARGET and for `run`.
     """
     from diachunk.config import SITE_FILE, load_config, user_file
-    from diachunk.limits import DEFAULT
+    from diachunk.project import find_project_file
 
     talk = Talk(as_json=as_json, verbose=verbose)
-    settings = load_config()
-    files = [path for path in (user_file(os.environ), SITE_FILE) if path is not None]
+    settings = load_config(project_file=find_project_file())
+    files = [path for path in (settings.project, user_file(os.environ), SITE_FILE) if path is not None]
     limits = dataclasses.asdict(settings.limits)
-    defaults = dataclasses.asdict(DEFAULT)
     rows = [
-        (key, _written(value), settings.came_from.get(name, "default"))
+        (key, _written(key, value), settings.came_from.get(name, "default"))
         for name, (key, value) in _values(settings).items()
     ]
     rows += [
         (
             f"limits.{name}",
             f"{value:,}",
-            settings.came_from["limits"] if value != defaults[name] else "default",
+            settings.came_from.get(f"limits.{name}", "default"),
         )
         for name, value in limits.items()
-        if talk.verbose or value != defaults[name]
+        if talk.verbose or f"limits.{name}" in settings.came_from
     ]
     talk.result("\n".join(text.columns([("setting", "value", "from"), *rows])))
     for path in files:
@@ -62,15 +62,18 @@ def _values(settings: Config) -> dict[str, tuple[str, Any]]:
         "home": ("home", str(settings.home)),
         "stores": ("stores", [str(each) for each in settings.stores]),
         "origins": ("origins", [redact(each) for each in settings.origins]),
+        "peers": ("peers", list(settings.peers)),
+        "checkpoints": ("checkpoints", [redact(each.target) for each in settings.checkpoints]),
+        "places": ("places", None if settings.places is None else list(settings.places)),
         "pins": ("pins", dict(settings.pins)),
         "max_down_bps": ("max_down", settings.max_down_bps),
         "max_up_bps": ("max_up", settings.max_up_bps),
     }
 
 
-def _written(value: Any) -> str:
+def _written(key: str, value: Any) -> str:
     if value is None:
-        return "no cap"
+        return "as each checkpoint says" if key == "places" else "no cap"
     if isinstance(value, int):
         return text.rate(value)
     if isinstance(value, dict):

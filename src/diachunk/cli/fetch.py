@@ -1,13 +1,14 @@
-"""diachunk fetch: the verb. What it does is diachunk.fetch."""
+"""diachunk fetch: the verb. What it does is diachunk.fetch, and diachunk.preload without TARGET."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diachunk.cli import text
 from diachunk.cli.complete import known_names
 from diachunk.cli.options import (
     Components,
@@ -22,14 +23,15 @@ from diachunk.cli.options import (
     rate_of,
     seconds_of,
 )
-from diachunk.cli.talk import Talk, stopping_means
-from diachunk.errors import UsageError, redact
+from diachunk.cli.talk import Talk, report_error, stopping_means, to_stderr
+from diachunk.errors import UsageError
 
 if TYPE_CHECKING:
-    from diachunk.transfer.assemble import Report
-    from diachunk.transfer.plan import Plan
+    from diachunk.api.fetching import Snapshot
 
+_EXAMPLE = "dia-1.6b"
 _LATER = "For peers; this version has none yet."
+_KEPT = "what is verified is kept: run the same again to resume"
 _Force = Annotated[
     bool, typer.Option("--force", help="With --to: replace files that differ and are not diachunk's.")
 ]
@@ -37,6 +39,37 @@ _Patience = Annotated[
     str | None,
     typer.Option("--patience", metavar="T", help="Give up so long after no source is usable (30s)."),
 ]
+_Place = Annotated[
+    bool, typer.Option("--place", help="Then show it where the programs that it is for look for it.")
+]
+_Into = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--into",
+        metavar="PLACE",
+        help="Show it there: hub, descript, dia or a directory (may be given again).",
+        autocompletion=lambda incomplete: [each for each in _kinds() if each.startswith(incomplete)],
+    ),
+]
+_Locked = Annotated[
+    bool, typer.Option("--locked", help="Exactly what diachunk.lock says, or fail; never writes it.")
+]
+_Update = Annotated[
+    bool, typer.Option("--update", help="Look every checkpoint up anew and rewrite diachunk.lock.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What both ways of fetching take."""
+
+    origins: tuple[str, ...]
+    force: bool
+    max_down_bps: int | None
+    patience_s: float | None
+    into: tuple[str, ...]
+    place: bool
+    dry_run: bool
 
 
 def fetch(
@@ -45,6 +78,10 @@ def fetch(
     component: Components = None,
     to: Directory = None,
     force: _Force = False,
+    place: _Place = False,
+    into: _Into = None,
+    locked: _Locked = False,
+    update: _Update = False,
     max_down: MaxDown = None,
     patience: _Patience = None,
     dry_run: DryRun = False,
@@ -58,177 +95,128 @@ def fetch(
 ) -> None:
     """Get a checkpoint: all of it, verified and resumable.
 
-    TARGET is NAME[@REV], an id or 8 or more of its first digits, a manifest file, or its URL.
+    TARGET is NAME[@REV], an id or 8 or more of its first digits, hub:ORG/REPO[@REV], a manifest or recipe
+    file, or a manifest's URL. Without TARGET: all that ./diachunk.toml names, as diachunk.lock beside it pins
+    it; else what your config names.
 
     Prints the checkpoint's directory, and nothing else, on stdout. Stopped or failed, it loses nothing: run
     the same again and it resumes.
     """
     talk = Talk(as_json=as_json, quiet=quiet, verbose=verbose)
-    if target is None:
-        raise _no_target()
-    max_down_bps, patience_s = rate_of(max_down), seconds_of(patience)
     rate_of(max_up), seconds_of(linger)
+    options = _Options(
+        tuple(origin or ()), force, rate_of(max_down), seconds_of(patience), tuple(into or ()), place, dry_run
+    )
+    if target is None:
+        if component or to is not None:
+            raise UsageError(
+                f"{'--component' if component else '--to'} needs a TARGET",
+                hint='without one each checkpoint says its own: {target = "lab/dia", to = "weights"}',
+            )
+        _fetch_set(talk, options, locked=locked, update=update)
+    elif locked or update:
+        raise UsageError("--locked and --update are for what ./diachunk.toml names: leave TARGET out")
+    else:
+        _fetch_one(talk, target, tuple(component or ()), to, options)
 
+
+def _fetch_one(
+    talk: Talk, target: str, components: tuple[str, ...], to: Path | None, options: _Options
+) -> None:
     import diachunk
     from diachunk.cli import pace
+    from diachunk.cli.fetch_lines import Outlook, announce, books, conclude
     from diachunk.cli.progress import show_progress
     from diachunk.cli.tally import Tally
     from diachunk.config import load_config
 
     config = load_config()
-    origins, components = origin or (), component or ()
-    with stopping_means("what is verified is kept: run the same again to resume"):
-        plan = diachunk.plan(target, origins=origins, components=components, to=to)
-        cap_bps = max_down_bps or config.max_down_bps
-        _announce(talk, plan, cap_bps, pace.recall(config.home), dry_run=dry_run)
-        if dry_run:
+    outlook = Outlook(options.max_down_bps or config.max_down_bps, pace.recall(config.home))
+    with stopping_means(_KEPT):
+        plan = diachunk.plan(target, origins=options.origins, components=components, to=to)
+        announce(talk, plan, outlook, dry_run=options.dry_run)
+        if options.dry_run:
+            talk.emit("done", dry_run=True)
             return
         tally = Tally({each.name: each.total_bytes for each in plan.components})
         with show_progress(talk, tally) as listener:
             snapshot = diachunk.fetch(
                 plan,
-                origins=origins,
+                origins=options.origins,
                 components=components,
                 to=to,
-                force=force,
-                max_down_bps=max_down_bps,
-                patience_s=patience_s,
+                force=options.force,
+                max_down_bps=options.max_down_bps,
+                patience_s=options.patience_s,
                 progress=listener,
             )
-    if cap_bps is None:
+    if outlook.max_down_bps is None:
         pace.remember(config.home, snapshot.report.fetched_bytes, snapshot.report.elapsed_s)
-    _conclude(talk, snapshot.report)
+    conclude(talk, snapshot.report)
+    if options.place or options.into:
+        _place(talk, snapshot, components, options.into)
     talk.result(os.fspath(snapshot))
-    talk.emit("done", directory=os.fspath(snapshot), id=snapshot.manifest.hex_id, **_books(snapshot.report))
+    talk.emit("done", directory=os.fspath(snapshot), id=snapshot.manifest.hex_id, **books(snapshot.report))
 
 
-def _no_target() -> UsageError:
+def _place(talk: Talk, snapshot: Snapshot, components: tuple[str, ...], into: tuple[str, ...]) -> None:
+    from diachunk.api.context import Context
+    from diachunk.api.placing import place_manifest
+    from diachunk.cli.fetch_lines import tell_placed
+    from diachunk.cli.progress import show_progress
+    from diachunk.cli.tally import Tally
+
+    with stopping_means(_KEPT), show_progress(talk, Tally(), files=False) as listener:
+        placed = place_manifest(
+            Context.make(), snapshot.manifest, into, components=components, progress=listener
+        )
+    tell_placed(talk, placed)
+
+
+def _fetch_set(talk: Talk, options: _Options, *, locked: bool, update: bool) -> None:
+    if locked and update:
+        raise UsageError("--locked and --update contradict each other")
+    from diachunk.api.locking import Locking
+    from diachunk.api.preload_set import NothingNamed
+    from diachunk.api.preloader import Preloader
+    from diachunk.cli.checkpoint_set import SetFetch
+
+    locking = Locking.EXACT if locked else Locking.UPDATE if update else Locking.KEEP
+    try:
+        preloader = Preloader(
+            locking=locking,
+            origins=options.origins,
+            force=options.force,
+            max_down_bps=options.max_down_bps,
+            patience_s=options.patience_s,
+        )
+    except NothingNamed as error:
+        _show_how(talk, error)
+        raise typer.Exit(error.exit_code) from error
+    with stopping_means(_KEPT):
+        fetching = SetFetch(talk, preloader, options.into, hints=options.place)
+        plan = fetching.plan()
+        fetching.announce(plan, dry_run=options.dry_run)
+        if not options.dry_run:
+            fetching.carry_out(plan)
+
+
+def _show_how(talk: Talk, error: UsageError) -> None:
+    """The error, and a project file to paste."""
     names = known_names()
     known = f"known here: {', '.join(names[:6])}{', …' if len(names) > 6 else ''}" if names else ""
-    return UsageError(
-        "name a checkpoint to fetch", hint=known or "a manifest file or its URL: diachunk fetch ./dia.json"
-    )
-
-
-def _announce(
-    talk: Talk, plan: Plan, max_down_bps: int | None, pace_bps: int | None, *, dry_run: bool
-) -> None:
-    """Says what is to be done, and about how long it takes."""
-    rate_bps = min(filter(None, (max_down_bps, pace_bps)), default=None)
-    eta_s = plan.fetch_bytes / rate_bps if rate_bps else None
-    if dry_run and not talk.as_json:
-        talk.result("\n".join([*_opening(plan, rate_bps, max_down_bps), *_parts(plan)]))
-    else:
-        talk.say("\n".join(_opening(plan, rate_bps, max_down_bps)))
-    talk.emit(
-        "plan",
-        name=plan.manifest.name,
-        revision=plan.manifest.revision,
-        id=plan.manifest.hex_id,
-        directory=str(plan.directory),
-        components=[
-            {
-                "name": each.name,
-                "files": each.files,
-                "total_bytes": each.total_bytes,
-                "present_bytes": each.present_bytes,
-                "reuse_bytes": each.reuse_bytes,
-                "fetch_bytes": each.fetch_bytes,
-            }
-            for each in plan.components
-        ],
-        total_bytes=plan.total_bytes,
-        present_bytes=plan.present_bytes,
-        reuse_bytes=plan.reuse_bytes,
-        fetch_bytes=plan.fetch_bytes,
-        disk_bytes=plan.disk_bytes,
-        free_bytes=plan.free_bytes,
-        origins=[redact(each) for each in plan.origins],
-        expected_s=None if eta_s is None else round(eta_s, 1),
-        sharing=False,
-    )
-    if dry_run:
-        talk.emit("done", dry_run=True)
-
-
-def _opening(plan: Plan, rate_bps: int | None, max_down_bps: int | None) -> list[str]:
-    here = plan.present_bytes + plan.reuse_bytes
-    parts = [f"{text.size(plan.fetch_bytes)} to fetch"]
-    if here:
-        parts.append(f"{text.size(here)} here already")
-    first = f"{plan.manifest.ref}: {', '.join(parts)}; not sharing"
-    if not plan.fetch_bytes and not plan.disk_bytes:
-        return [first]
-    if not plan.fetch_bytes:
-        time = "nothing to wait for but the disk"
-    elif rate_bps is None:
-        time = "time unknown until it starts"
-    else:
-        why = "--max-down" if rate_bps == max_down_bps else "the last fetch's rate"
-        time = f"{text.about(plan.fetch_bytes / rate_bps)} at {text.rate(rate_bps)} ({why})"
-    return [first, f"{time}; takes {text.size(plan.disk_bytes)} of disk, {text.size(plan.free_bytes)} free"]
-
-
-def _parts(plan: Plan) -> list[str]:
-    head = ("component", "files", "in all", "here", "reused", "to fetch")
-    rows = [
-        (
-            each.name or "all files",
-            f"{each.files:,}",
-            text.size(each.total_bytes),
-            text.size(each.present_bytes),
-            text.size(each.reuse_bytes),
-            text.size(each.fetch_bytes),
+    report_error(UsageError("name a checkpoint to fetch", hint=known or error.hint), as_json=talk.as_json)
+    if not talk.as_json:
+        example = _EXAMPLE if _EXAMPLE in names or not names else names[0]
+        to_stderr(
+            "  or, for all that this directory's code needs:\n"
+            "    cat > diachunk.toml <<'END'\n"
+            f'    checkpoints = ["{example}"]\n'
+            "    END"
         )
-        for each in plan.components
-    ]
-    origins = [f"origin: {redact(each)}" for each in plan.origins] or [
-        "no origin is known: name one with --origin URL"
-    ]
-    return [*text.columns([head, *rows], right=range(1, 6)), *origins, f"into: {plan.directory}"]
 
 
-def _conclude(talk: Talk, report: Report) -> None:
-    """The closing line, and one for each source that lied or failed."""
-    gave = [each for each in report.sources if each.verified_bytes]
-    if not report.fetched_bytes and not report.reused_bytes:
-        talk.say(f"all here: {text.size(report.present_bytes)}, verified before and untouched since")
-    else:
-        seconds = max(report.elapsed_s, 1e-3)
-        line = f"fetched {text.size(report.fetched_bytes)} in {text.duration(report.elapsed_s)}"
-        if report.fetched_bytes:
-            line += f" ({text.rate(report.fetched_bytes / seconds)})"
-        line += f", reused {text.size(report.reused_bytes + report.present_bytes)}"
-        talk.say(f"{line}; {text.count(len(gave), 'source')}")
-    for each in report.sources:
-        if each.out or each.bad_chunks:
-            talk.say(f"  {each.label}: {each.out or each.last_fault}; do not trust it")
-        elif each.faults or each.last_fault:
-            failures = f" ({text.count(each.faults, 'failure')})" if each.faults else ""
-            talk.say(f"  {each.label}: {each.last_fault}{failures}")
-        elif talk.verbose:
-            talk.say(f"  {each.label}: {text.size(each.verified_bytes)}")
-    if talk.verbose and report.wasted_bytes:
-        talk.say(f"  {text.size(report.wasted_bytes)} came twice or were thrown away")
+def _kinds() -> tuple[str, ...]:
+    from diachunk.project import PLACE_KINDS
 
-
-def _books(report: Report) -> dict[str, object]:
-    return {
-        "total_bytes": report.total_bytes,
-        "present_bytes": report.present_bytes,
-        "reused_bytes": report.reused_bytes,
-        "fetched_bytes": report.fetched_bytes,
-        "wasted_bytes": report.wasted_bytes,
-        "elapsed_s": round(report.elapsed_s, 3),
-        "sources": [
-            {
-                "label": each.label,
-                "verified_bytes": each.verified_bytes,
-                "faults": each.faults,
-                "bad_chunks": each.bad_chunks,
-                "last_fault": each.last_fault,
-                "out": each.out,
-            }
-            for each in report.sources
-        ],
-    }
+    return PLACE_KINDS

@@ -15,17 +15,18 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from diachunk.cli import config, diff, fetch, gc, ls, publish, rm, show, verify
+from diachunk.cli import adopt, config, diff, doctor, fetch, gc, ls, place, publish, rm, show, verify
+from diachunk.cli import run as run_verb
 from diachunk.cli.options import HELP_NAMES
 from diachunk.cli.talk import OutputClosed, report_error, to_stderr
 from diachunk.errors import DiachunkError, Interrupted
 from diachunk.version import __version__
 
 GROUPS = {
-    "daily": ("fetch", "verify", "ls"),
+    "daily": ("fetch", "run", "verify", "ls"),
     "sharing": ("publish",),
-    "integrate": ("show", "diff", "config"),
-    "care": ("rm", "gc"),
+    "integrate": ("place", "adopt", "show", "diff", "config"),
+    "care": ("doctor", "rm", "gc"),
 }
 _EXIT_UNEXPECTED = 1
 _EXIT_USAGE = 2
@@ -95,31 +96,48 @@ for _verb in (
     verify.verify,
     ls.ls,
     publish.publish,
+    place.place,
+    adopt.adopt,
     show.show,
     diff.diff,
     config.config,
+    doctor.doctor,
     rm.rm,
     gc.gc,
 ):
     app.command(_verb.__name__, no_args_is_help=_verb is publish.publish)(_verb)
+# What follows the program's name is the program's.
+app.command("run", context_settings={"allow_interspersed_args": False})(run_verb.run)
 
 
 def run() -> NoReturn:
     """Runs the command line of this process and exits."""
     arguments = sys.argv[1:]
+    ours = arguments[: _own_words(arguments)]
+    others = arguments[len(ours) :]
     debug = os.environ.get("DIACHUNK_DEBUG", "") not in ("", "0")
-    if "--debug" in arguments:
+    if "--debug" in ours:
         # taken wherever it stands, so that it can simply be added to the end of a line that failed
         debug = True
-        arguments.remove("--debug")
+        ours.remove("--debug")
     _stop_on_signals()
-    code = _run(arguments, debug=debug, as_json="--json" in arguments)
+    code = _run(ours + others, debug=debug, as_json="--json" in ours)
     try:
         sys.stdout.flush()
     except OSError:
         code = code or _EXIT_UNEXPECTED
         _let_go_of_stdout()
     sys.exit(code)
+
+
+def _own_words(words: list[str]) -> int:
+    """How many words are ours: what `run` starts has options of its own."""
+    end = words.index("--") if "--" in words else len(words)
+    first = next((number for number in range(end) if not words[number].startswith("-")), end)
+    if first < end and words[first] == "run":
+        start = first + 1
+        end = next((number for number in range(start, end) if not words[number].startswith("-")), end)
+    return end
 
 
 def _run(arguments: list[str], *, debug: bool, as_json: bool) -> int:

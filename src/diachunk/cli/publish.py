@@ -47,7 +47,7 @@ def publish(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a manifest of files that lie here, or of a recipe's.
+    """Make a manifest of files, or of a recipe's.
 
     SOURCE is a file, a directory, or component=PATH. Files stay where they are and are read from there.
     It may also be one recipe (./dia.toml) or hub:ORG/REPO[@REV]: those files are fetched into the store, and

@@ -11,6 +11,7 @@ import typer
 from diachunk.cli import text
 from diachunk.cli.options import Json, MaxDown, Origins, Quiet, Targets, Verbose, rate_of, subset_of
 from diachunk.cli.talk import Talk, stopping_means
+from diachunk.errors import UsageError
 
 if TYPE_CHECKING:
     from diachunk.api.verifying import FileReport, VerifyReport
@@ -36,16 +37,34 @@ def verify(
         str | None,
         typer.Option("--subset", metavar="K/N", help="Only the K-th of N parts, for scheduled scrubs."),
     ] = None,
+    cache: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cache",
+            metavar="KIND",
+            help="Check another program's cache: hub, descript or dia.",
+            autocompletion=lambda: ["hub", "descript", "dia"],
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Check every byte that is here, and repair what is wrong.
 
-    Without TARGET: everything in the store. Exits 4 if something is damaged and was not repaired, 6 if the
-    disk would not give its bytes.
+    Without TARGET: everything in the store. With --cache: everything in the caches of other programs, also what
+    no checkpoint here knows, by the digest in its own name. Exits 4 if something is damaged and was not repaired,
+    6 if the disk would not give its bytes.
     """
     max_down_bps, part = rate_of(max_down), subset_of(subset)
+    if cache:
+        if target or inside or part:
+            raise UsageError("--cache checks a whole cache: without TARGET, --in and --subset")
+        from diachunk.cli.verify_cache import verify_caches
+
+        talk = Talk(as_json=as_json, quiet=quiet, verbose=verbose)
+        verify_caches(cache, talk, repair=repair, origins=origin or (), max_down_bps=max_down_bps)
+        return
 
     import diachunk
     from diachunk.cli.progress import show_progress

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -20,7 +20,7 @@ from diachunk.errors import ManifestError
 from diachunk.limits import CHUNK_BYTES, DEFAULT, Limits
 from diachunk.manifest import read, strict_json, validate
 from diachunk.manifest.codec import decode
-from diachunk.manifest.model import ChunkList, Manifest
+from diachunk.manifest.model import RULE, ChunkList, Manifest
 
 _BEGIN = b'\n            "chunks": [\n'
 _END = b"\n            ]"
@@ -43,12 +43,15 @@ class FileOutline:
         size: bytes.
         blake3: digest of the whole file.
         lines: the text of its chunk lines, unread; or its chunks, where they had to be read anyway.
+        sha256, git: as of FileEntry.
     """
 
     path: str
     size: int
     blake3: Digest
     lines: memoryview | ChunkList
+    sha256: str = ""
+    git: str = ""
 
     def digests(self) -> Iterator[Digest]:
         """The digests of its chunks in file order: a quick look, for which sizes and spelling do not matter.
@@ -102,10 +105,11 @@ class FileOutline:
 
 @dataclass(frozen=True, slots=True)
 class ComponentOutline:
-    """A component's name and files."""
+    """A component's name, files and upstream."""
 
     name: str
     files: tuple[FileOutline, ...]
+    upstream: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,7 @@ class Outline:
     name: str
     revision: str
     components: tuple[ComponentOutline, ...]
+    chunking: str = RULE
 
     @classmethod
     def of(cls, manifest: Manifest) -> Outline:
@@ -130,12 +135,14 @@ class Outline:
             ComponentOutline(
                 component.name,
                 tuple(
-                    FileOutline(file.path, file.size, file.blake3, file.chunks) for file in component.files
+                    FileOutline(file.path, file.size, file.blake3, file.chunks, file.sha256, file.git)
+                    for file in component.files
                 ),
+                component.upstream,
             )
             for component in manifest.components
         )
-        return cls(manifest.id, manifest.name, manifest.revision, components)
+        return cls(manifest.id, manifest.name, manifest.revision, components, manifest.chunking)
 
     def files(self) -> Iterator[FileOutline]:
         """Every file, in manifest order."""
@@ -189,7 +196,8 @@ def _skim(data: bytes, manifest_id: Digest, limits: Limits) -> Outline | None:
         manifest_id,
         manifest.name,
         manifest.revision,
-        tuple(ComponentOutline(component.name, tuple(files)) for component, files in components),
+        tuple(ComponentOutline(each.name, tuple(files), each.upstream) for each, files in components),
+        manifest.chunking,
     )
 
 
@@ -250,11 +258,15 @@ def _take_files(document: dict[str, Any], cuts: list[_Cut]) -> list[list[FileOut
                     return None
             blake3 = parse_digest(file["blake3"])
             sha256 = parse_digest(file.pop("sha256")) if "sha256" in file else None
+            git = ""
             if "git" in file:
                 git = file.pop("git")
                 if not is_git_id(git) or gits.setdefault(blake3, git) != git:
                     return None
-            found = FileOutline(file["path"], file["size"], blake3, cut.lines if cut else _NO_CHUNKS)
+            lines = cut.lines if cut else _NO_CHUNKS
+            found = FileOutline(
+                file["path"], file["size"], blake3, lines, sha256.hex() if sha256 else "", git
+            )
             facts = found.size, sha256, found.lines
             if not _plausible(found, cut) or seen.setdefault(blake3, facts) != facts:
                 return None

@@ -6,11 +6,15 @@ from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from diachunk.digest import Digest, digest_of
-from diachunk.limits import CHUNK_BYTES
+from diachunk.errors import ManifestError
+from diachunk.limits import CHUNK_BYTES, Limits
 from diachunk.manifest.model import DEFAULT_REVISION, ChunkList
+from diachunk.manifest.paths import fold, path_fault
+from diachunk.manifest.strict_json import quote
 
 
 @dataclass(frozen=True)
@@ -97,3 +101,36 @@ class StatedCheckpoint:
         """Every file, in order."""
         for component in self.components:
             yield from component.files
+
+    def check(self, limits: Limits) -> None:
+        """Whether it can stand in a manifest: known before the first byte is fetched, or a draft made.
+
+        Raises:
+            ManifestError: paths that no manifest takes, or more than one holds.
+        """
+        for component in self.components:
+            _check_paths(component, limits)
+        files = sum(len(component.files) for component in self.components)
+        if files > limits.manifest_files_max:
+            raise ManifestError(f"{self.ref}: {files:,} files are more than {limits.manifest_files_max:,}")
+        chunks = sum(-(-file.size // CHUNK_BYTES) for file in self.walk())
+        if chunks > limits.manifest_chunks_max:
+            raise ManifestError(f"{self.ref}: {self.total_bytes:,} bytes are more than a manifest can hold")
+
+
+def _check_paths(component: StatedComponent, limits: Limits) -> None:
+    for file in component.files:
+        if fault := path_fault(file.path, limits):
+            raise ManifestError(f"{component.name or 'a component'}: the path {quote(file.path)} {fault}")
+    # As manifest.validate does: with NUL for "/" a directory sorts right before what lies in it.
+    folded = sorted(fold(file.path).replace("/", "\0") for file in component.files)
+    for path, following in pairwise(folded):
+        shown = quote(path.replace("\0", "/"))
+        if path == following:
+            raise ManifestError(
+                f"{component.name or 'a component'}: two files have the path {shown}, but for case"
+            )
+        if following.startswith(path + "\0"):
+            raise ManifestError(
+                f"{component.name or 'a component'}: the path {shown} is a file and a directory"
+            )

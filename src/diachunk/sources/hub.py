@@ -8,6 +8,7 @@ from __future__ import annotations
 import fnmatch
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,7 +21,8 @@ from diachunk.manifest.paths import path_fault
 from diachunk.manifest.recipe import HubUpstream
 from diachunk.manifest.stated import StatedComponent, StatedFile
 from diachunk.manifest.strict_json import quote
-from diachunk.sources.upstream import HUB, HubAccess
+from diachunk.sources.hub_access import HUB, HubAccess
+from diachunk.sources.reply import retry_after_s
 from diachunk.version import __version__
 
 _ANSWER_S = 60.0
@@ -63,10 +65,11 @@ def ask(component: str, upstream: HubUpstream, access: HubAccess, limits: Limits
     host = urlsplit(access.endpoint).netloc
     wanted = f"{host}/{upstream.repository}"
     api = _api(access)
+    patience = _Patience(limits.patience_s)
     try:
-        info = _in_time(lambda: api.model_info(upstream.repository, revision=upstream.revision))
+        info = patience.ask(lambda: api.model_info(upstream.repository, revision=upstream.revision))
         commit = str(info.sha)
-        rows = _in_time(lambda: _rows(api, upstream.repository, commit, limits.manifest_files_max))
+        rows = patience.ask(lambda: _rows(api, upstream.repository, commit, limits.manifest_files_max))
     except DiachunkError:
         raise
     except TimeoutError as error:
@@ -77,6 +80,8 @@ def ask(component: str, upstream: HubUpstream, access: HubAccess, limits: Limits
         raise _told(error, wanted, upstream, access) from error
     if not is_git_id(commit):
         raise ManifestError(f"{wanted}: {quote(commit, 60)} is not a commit")
+    if upstream.pinned and commit != upstream.revision:
+        raise ManifestError(f"{wanted}: asked for commit {upstream.revision}, the Hub answers with {commit}")
     files = tuple(_stated(row, component, wanted, limits) for row in rows)
     private = bool(getattr(info, "private", False)) or bool(getattr(info, "gated", False))
     return Repository(upstream.repository, commit, private, files)
@@ -101,6 +106,25 @@ def _rows(api: Any, repository: str, commit: str, files_max: int) -> list[Any]:
         if len(rows) > files_max:
             raise ManifestError(f"{repository} states more than {files_max:,} files")
     return rows
+
+
+class _Patience:
+    """Asks again when the Hub says how soon one may, as long as that is not too much in all."""
+
+    def __init__(self, seconds: float) -> None:
+        self._left_s = seconds
+
+    def ask(self, question: Callable[[], _T]) -> _T:
+        while True:
+            try:
+                return _in_time(question)
+            except Exception as error:
+                response = getattr(error, "response", None)
+                wait_s = retry_after_s(getattr(response, "headers", {}))
+                if getattr(response, "status_code", 0) not in (429, 503) or not 0 < wait_s <= self._left_s:
+                    raise
+                self._left_s -= wait_s
+                time.sleep(wait_s)
 
 
 def _in_time(question: Callable[[], _T]) -> _T:

@@ -7,57 +7,19 @@ config.json), so these origins are never asked for the files of another componen
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from diachunk.errors import ManifestError, UsageError
 from diachunk.manifest.recipe import hub_upstream
-from diachunk.schedule.work import BlobFacts
+from diachunk.schedule.health import Fault
+from diachunk.schedule.work import BlobFacts, Run
+from diachunk.sources.base import Flow, SourceFault, Stream
 from diachunk.sources.context import SourceContext, split_url
 from diachunk.sources.http import HttpOrigin
+from diachunk.sources.hub_access import HUB, URL, HubAccess, hub_url
 from diachunk.sources.template import OriginTemplate
-
-HUB = "hub"
-URL = "url"
-DEFAULT_ENDPOINT = "https://huggingface.co"
-
-
-@dataclass(frozen=True)
-class HubAccess:
-    """How the Hub is reached: its endpoint, and the user's token for it. Both are the user's own settings."""
-
-    endpoint: str
-
-    @cached_property
-    def token(self) -> str:
-        """HF_TOKEN, or what `hf auth login` left; "" if there is none. Imports that library: not before it is due."""
-        token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN") or ""
-        if not token:
-            with contextlib.suppress(ImportError):
-                from huggingface_hub import get_token
-
-                token = get_token() or ""
-        return token.strip()
-
-    def authorization(self) -> str | None:
-        """The header that goes to the endpoint, and to no other host."""
-        return f"Bearer {self.token}" if self.token else None
-
-
-def hub_access() -> HubAccess:
-    """The Hub at HF_ENDPOINT, or the public one.
-
-    Raises:
-        UsageError: HF_ENDPOINT is no URL.
-    """
-    endpoint = os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
-    if "://" not in endpoint or split_url(endpoint).scheme not in ("http", "https"):
-        raise UsageError(f"HF_ENDPOINT: {endpoint!r:.80} is not an http(s) URL")
-    return HubAccess(endpoint.rstrip("/"))
 
 
 class UpstreamOrigin(HttpOrigin):
@@ -83,6 +45,29 @@ class UpstreamOrigin(HttpOrigin):
 
     def serves(self, blob: BlobFacts) -> bool:
         return blob.component == self._component
+
+
+class HubOrigin(UpstreamOrigin):
+    """A repository of the Hub. What is refused there is no matter of a netrc."""
+
+    denied = ""
+
+    def fill(self, run: Run, start: int, view: memoryview, flow: Flow) -> None:
+        with self._in_words():
+            super().fill(run, start, view, flow)
+
+    def stream(self, run: Run, flow: Flow) -> Stream:
+        with self._in_words():
+            return super().stream(run, flow)
+
+    @contextlib.contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except SourceFault as fault:
+            if fault.fault is not Fault.DENIED:
+                raise
+            raise SourceFault(Fault.DENIED, f"{fault.detail.partition(':')[0]}: {self.denied}") from fault
 
 
 class _OneFile(OriginTemplate):
@@ -117,19 +102,6 @@ def open_upstream(
     return None
 
 
-def where(upstream: Mapping[str, Any], hub: HubAccess) -> str:
-    """Where a component comes from, for people; "" if its `upstream` names nothing that can be asked."""
-    kind, url, repository = upstream.get("kind"), upstream.get("url"), upstream.get("repository")
-    if kind == HUB and isinstance(repository, str):
-        return f"{hub.endpoint}/{repository}"
-    return url if kind == URL and isinstance(url, str) else ""
-
-
-def hub_url(endpoint: str, repository: str, commit: str) -> str:
-    """`ENDPOINT/ORG/REPO/resolve/COMMIT`, below which the files of a repository are."""
-    return f"{endpoint.rstrip('/')}/{quote(repository, safe='/')}/resolve/{quote(commit, safe='')}"
-
-
 def _open_hub(
     component: str, repository: str, commit: str, hub: HubAccess, context: SourceContext
 ) -> HttpOrigin:
@@ -137,7 +109,12 @@ def _open_hub(
     base = hub_url(hub.endpoint, repository, commit)
     named = SourceContext(context.limits)
     label = f"{urlsplit(hub.endpoint).netloc}/{repository}"
-    return UpstreamOrigin(component, OriginTemplate(base), hub.endpoint, named, label, hub.authorization)
+    origin = HubOrigin(component, OriginTemplate(base), hub.endpoint, named, label, hub.authorization)
+    page = f"{hub.endpoint}/{repository}"
+    origin.denied = (
+        f"gated or private? ask for access at {page}, and log in with `hf auth login` or set HF_TOKEN"
+    )
+    return origin
 
 
 def open_url(component: str, url: str, context: SourceContext) -> HttpOrigin:

@@ -66,11 +66,14 @@ class Blobs:
         return Holding(Presence.PARTIAL if self.layout.partials(digest) else Presence.ABSENT)
 
     def holds(self, digest: Digest, size: int) -> bool:
-        """Whether a complete file of that size is here, ours or adopted. Looks at no stamp of ours: a claim."""
+        """Whether a complete file of that size is here: ours (a claim: no stamp is looked at), or an adopted one on
+        which something was verified once.
+        """
         status = regular(self.layout.blob(digest))
         if status is not None and status.st_size == size:
             return True
-        outside = (file.unchanged() for file in self.adopted.get(digest) if not file.spoiled)
+        read = (file for file in self.adopted.get(digest) if file.stamp.lists or file.stamp.blake3)
+        outside = (file.unchanged() for file in read if not file.spoiled)
         return any(status is not None and status.st_size == size for status in outside)
 
     def prove(self, digest: Digest, holding: Holding, chunk_list: Digest, identity: Stamp) -> None:

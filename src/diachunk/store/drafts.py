@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from diachunk.bitmap import Bitmap
-from diachunk.chunking.hashing import Hashes
+from diachunk.chunking.hashes import Hashes
 from diachunk.chunking.verify import BadChunk, Chunk, ChunkRef, MeasuredChunk
 from diachunk.digest import DIGEST_BYTES, Digest, is_git_id, parse_digest
 from diachunk.errors import StoreError, os_errors
@@ -44,24 +44,38 @@ class Draft(Partial):
     """
 
     _takes = MeasuredChunk
+    _sums_fd = -1
 
     def __init__(
         self, path: Path, pieces: ChunkList, files: Files, finish: Callable[[Partial], None] | None = None
     ) -> None:
-        super().__init__(path, pieces, files, finish)
         self._sums_path = path.with_suffix(".sums")
-        self._sums_fd = -1
+        super().__init__(path, pieces, files, finish)
         self._sums = self._read_sums()
 
     def _read_sums(self) -> dict[int, Digest]:
         limit = _RECORD.size * len(self.chunks) * _REWRITES_MAX
-        data = read_hint(self._sums_path, limit) or b""
-        whole = len(data) - len(data) % _RECORD.size
+        data = read_hint(self._sums_path, limit)
+        whole = len(data) - len(data) % _RECORD.size if data else 0
         found: dict[int, Digest] = {}
-        for index, digest in _RECORD.iter_unpack(data[:whole]):
+        for index, digest in _RECORD.iter_unpack(data[:whole] if data else b""):
             if index < len(self.chunks):
                 found[index] = digest
+        # What is appended to half a record could not be read; nor could one that is too long, ever again.
+        if self._owned and (data is None or whole < len(data)):
+            with contextlib.suppress(OSError, StoreError):
+                if whole:
+                    os.truncate(self._sums_path, whole)
+                else:
+                    self._files.unlink(self._sums_path)
         return found
+
+    def _open_sums(self) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(self._sums_path, flags, 0o600)
+        if os.fstat(fd).st_uid == os.geteuid():
+            os.fchmod(fd, self._files.file_mode)
+        return fd
 
     def claimed(self) -> Bitmap:
         """Pieces in allocated extents of which the journal knows what they were."""
@@ -82,9 +96,7 @@ class Draft(Partial):
         self._sums[index] = chunk.digest
         with os_errors("write", self._sums_path), self._write_lock:
             if self._sums_fd < 0:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-                self._sums_fd = os.open(self._sums_path, flags, 0o600)
-                os.fchmod(self._sums_fd, self._files.file_mode)
+                self._sums_fd = self._open_sums()
             os.write(self._sums_fd, _RECORD.pack(index, chunk.digest))
 
     def close(self) -> None:

@@ -32,8 +32,11 @@ class Vanished(StoreError):
     retryable = True
 
 
-class Abandoned(Exception):
-    """Bytes that somebody waits for will not come. Caught where the waiting was begun."""
+class Abandoned(OSError):
+    """Bytes that somebody waits for will not come. Caught where the waiting was begun.
+
+    An OSError, so that readers of formats let it pass: a file that does not come is no malformed one.
+    """
 
 
 class Partial:

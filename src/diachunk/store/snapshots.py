@@ -9,7 +9,7 @@ from pathlib import Path
 from diachunk.digest import Digest
 from diachunk.errors import os_errors
 from diachunk.manifest import FileEntry, Manifest
-from diachunk.store.blobs import Blobs
+from diachunk.store.blobs import Blobs, Presence
 from diachunk.store.layout import Layout
 
 
@@ -33,8 +33,8 @@ class Snapshots:
             if components is not None and component.name not in components:
                 continue
             holding = self._blobs.find(file.blake3, file.size, file.chunks)
-            if holding.path is None:
-                continue
+            if holding.path is None or (holding.adopted and holding.presence is not Presence.PROVEN):
+                continue  # not here; or a file of somebody else's that nobody has read yet: no program is led there
             link = root / component.name / file.path
             files.make_dirs(link.parent, self._layout.root)
             inside = holding.adopted is None

@@ -7,17 +7,16 @@ not what was stated cannot say which piece was wrong, so each source is then ask
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
-from diachunk.chunking.hashing import Hashes
+from diachunk.chunking.hashes import Hashes
 from diachunk.digest import Digest
-from diachunk.errors import IntegrityError, StoreError
+from diachunk.errors import StoreError
 from diachunk.limits import CHUNK_BYTES, Limits
 from diachunk.manifest.stated import StatedFile
 from diachunk.schedule.work import BlobFacts, WorkList
-from diachunk.sources.base import Selective, Source
+from diachunk.sources.base import Source
 from diachunk.sources.local import LocalFiles
 from diachunk.store.drafts import Draft, matches
 from diachunk.store.extents import allocated
@@ -28,29 +27,21 @@ from diachunk.transfer.following import Follower, publishing
 from diachunk.transfer.incomplete import incomplete
 from diachunk.transfer.neighbours import gone_again, wait_for_neighbour
 from diachunk.transfer.offers import local_offers, network_offer
-from diachunk.transfer.progress import FileDone, How, Listener, Notice, Progress, Retractable, silent
+from diachunk.transfer.progress import (
+    Event,
+    FileDone,
+    How,
+    Listener,
+    Notice,
+    Progress,
+    Retractable,
+    silent,
+)
 from diachunk.transfer.session import Offer, Outcome, Session
+from diachunk.transfer.trials import NotAsStated, Trials
 
 _ROUNDS_MAX = 64
 Known = Callable[[StatedFile], Hashes | None]
-
-
-class _NotAsStated(IntegrityError):
-    """A whole file arrived and has another digest than the one that was stated."""
-
-    def __init__(self, file: StatedFile, hashes: Hashes) -> None:
-        self.file = file
-        self.found = f"sha256 {hashes.sha256}" if file.sha256 else f"git id {hashes.git}"
-        super().__init__(f"{file.label}: {file.stated} was stated, and what came has {self.found}")
-
-
-@dataclass(slots=True)
-class _Trial:
-    """Which sources a file may come from now. At first all of them; after a wrong whole each one alone."""
-
-    suspects: list[int] | None = None
-    alone: int | None = None
-    tales: list[str] = field(default_factory=list)
 
 
 class Drafting:
@@ -78,8 +69,10 @@ class Drafting:
         self._prefixes = list(prefixes)
         self._max_down_bps = max_down_bps
         self._listener = listener
-        self._trials: dict[Digest, _Trial] = {}
+        self._trials = Trials(self._sources, listener)
         self._counted: set[Digest] = set()
+        self._told_done: set[tuple[str, str]] = set()
+        self._doubts = 0
 
     def fetch(self, files: Sequence[StatedFile]) -> dict[Digest, Hashes]:
         """Returns the digests of every file, by its key, when each is a complete and durable blob.
@@ -103,11 +96,15 @@ class Drafting:
         return found
 
     def _fetch_batch(self, files: Sequence[StatedFile], found: dict[Digest, Hashes]) -> None:
-        for _ in range(_ROUNDS_MAX):
+        rounds = 0
+        while rounds < _ROUNDS_MAX:
             missing = self._look_around(files, found)
             if not missing:
                 return
+            doubts = self._doubts
+            self._trials.prepare(missing)
             waiting = self._round(missing)
+            rounds += self._doubts == doubts  # those have an end of their own
             if waiting:
                 paths = [self._store.drafts.path(file) for file in waiting]
                 wait_for_neighbour(waiting[0].label, paths, self._limits, self._listener)
@@ -127,9 +124,18 @@ class Drafting:
             if file.key not in self._counted:
                 self._counted.add(file.key)
                 self.report.present_bytes += file.size
-                self._listener(Progress(file.size, file.component, How.REUSED))
-                self._listener(FileDone(file.component, file.path, file.size))
+                self._tell(Progress(file.size, file.component, How.REUSED))
+                self._tell(FileDone(file.component, file.path, file.size))
         return missing
+
+    def _tell(self, event: Event) -> None:
+        """A file that is complete is said to be once, though a round that came to nothing may have said so."""
+        if isinstance(event, FileDone):
+            key = event.component, event.path
+            if key in self._told_done:
+                return
+            self._told_done.add(key)
+        self._listener(event)
 
     def _check_space(self, files: Sequence[StatedFile]) -> None:
         missing = [file for file in files if self._known(file) is None]
@@ -155,7 +161,7 @@ class Drafting:
                 if hashes is None:
                     raise StoreError(f"{file.label}: its file here was cut off by another process")
                 if not matches(file, hashes):
-                    raise _NotAsStated(file, hashes)
+                    raise NotAsStated(file, hashes)
                 return hashes
 
             return verdict
@@ -188,7 +194,8 @@ class Drafting:
                 for file, draft in opened
             ]
         )
-        told = Retractable(self._listener)
+        told = Retractable(self._tell)
+        resumed = {file.key for file, draft in opened if len(draft.claimed())}
         session = Session(
             work,
             [draft for _, draft in opened],
@@ -207,13 +214,20 @@ class Drafting:
             told.retract()
             self._listener(Notice(f"{gone.message}; starting that file over"))
             return
-        except _NotAsStated as wrong:
+        except NotAsStated as wrong:
             told.retract()
-            self._doubt(wrong, next(draft for file, draft in opened if file.key == wrong.file.key))
+            self._doubts += 1
+            self.report.wasted_bytes += wrong.file.size
+            _discard(opened, {wrong.file.key})
+            key = wrong.file.key
+            had_local = key in resumed or (key not in self._trials and key in dict(self._prefixes))
+            self._trials.doubt(wrong, had_local=had_local)
             return
         self._book(outcome)
         if outcome.why:
-            raise incomplete(outcome, work)
+            self._pass_over(outcome, work, opened)
+            told.retract()
+            return
         self._counted.update(file.key for file, _ in opened)
 
     def _offers(self, work: WorkList, opened: Sequence[tuple[StatedFile, Draft]]) -> list[Offer]:
@@ -221,12 +235,7 @@ class Drafting:
         prefixes = self._prefix_offer(work)
         offers += [Offer(prefixes, prefixes.has)] if len(prefixes.has) else []
         for number, source in enumerate(self._sources):
-            barred = {
-                key
-                for key, trial in self._trials.items()
-                if trial.alone is not None and trial.alone != number
-            }
-            offers.append(network_offer(source, work, barred))
+            offers.append(network_offer(source, work, self._trials.barred(number)))
         return offers
 
     def _prefix_offer(self, work: WorkList) -> LocalFiles:
@@ -246,30 +255,20 @@ class Drafting:
                     source.claim(item, path, work.offset(item))
         return source
 
-    def _doubt(self, wrong: _NotAsStated, draft: Draft) -> None:
-        """Throws the draft away, and has the sources tried one by one.
+    def _pass_over(
+        self, outcome: Outcome, work: WorkList, opened: Sequence[tuple[StatedFile, Draft]]
+    ) -> None:
+        """Files did not arrive: no end yet if each was asked of one source alone, and others are left.
 
         Raises:
-            IntegrityError: each was.
+            TransferIncomplete, IntegrityError: it is the end.
         """
-        file = wrong.file
-        had_prefix = file.key not in self._trials and any(key == file.key for key, _ in self._prefixes)
-        trial = self._trials.setdefault(file.key, _Trial())
-        draft.discard()
-        if trial.suspects is None:
-            trial.suspects = [number for number, source in enumerate(self._sources) if _serves(source, file)]
-            if len(trial.suspects) == 1 and not had_prefix:
-                trial.alone = trial.suspects.pop(0)
-        if trial.alone is not None:
-            trial.tales.append(f"{self._sources[trial.alone].label} gives {wrong.found}")
-        if not trial.suspects:
-            raise IntegrityError(
-                f"{file.label}: {file.stated} was stated, but {'; '.join(trial.tales) or wrong.found}",
-                hint="it was damaged or changed at its source: name another one with --origin URL",
-            ) from wrong
-        trial.alone = trial.suspects.pop(0)
-        label = self._sources[trial.alone].label
-        self._listener(Notice(f"{file.label} arrived damaged; fetching it again, from {label} alone"))
+        keys = {work.blobs[work.blob_of(item)].digest for item in outcome.missing}
+        network = [each for each in outcome.sources if each.tier]
+        if not self._trials.pass_over([file for file, _ in opened if file.key in keys], network):
+            raise incomplete(outcome, work)
+        self._doubts += 1
+        _discard(opened, keys)
 
     def _book(self, outcome: Outcome) -> None:
         self.report.fetched_bytes += outcome.fetched_bytes
@@ -278,10 +277,11 @@ class Drafting:
         self.report.sources = tuple(each for each in outcome.sources if each.tier)
 
 
+def _discard(opened: Sequence[tuple[StatedFile, Draft]], keys: Container[Digest]) -> None:
+    for file, draft in opened:
+        if file.key in keys:
+            draft.discard()
+
+
 def _hastener(session: Session, blob: int) -> Callable[[int, int], None]:
     return lambda start, end: session.hasten(blob, start, end)
-
-
-def _serves(source: Source, file: StatedFile) -> bool:
-    facts = BlobFacts(file.key, file.size, file.pieces(), file.component, file.path)
-    return not isinstance(source, Selective) or source.serves(facts)

@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from diachunk.chunking.hashing import Hashes, hash_bytes, hash_names
+from diachunk.chunking.hashes import Hashes
+from diachunk.chunking.hashing import hash_bytes, hash_names
 from diachunk.errors import StoreError
 from diachunk.limits import CHUNK_BYTES
 from diachunk.store.partial import Abandoned, Partial

@@ -1,0 +1,145 @@
+"""What the kernel says of mounts, locks, processes and ports, in /proc. Nothing at all on other systems."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc")
+_LISTENING = "0A"
+_TEXT_BYTES_MAX = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A mounted file system: where, of what kind, from which device or server."""
+
+    point: str
+    kind: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process of this machine. `state` is its letter in proc_pid_stat(5): T stopped, D waits for a disk."""
+
+    pid: int
+    command: str
+    state: str
+
+
+def text_of(path: Path) -> str:
+    """A file of /proc; "" if it is not there."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(_TEXT_BYTES_MAX).decode("utf-8", "replace")
+    except (OSError, ValueError):
+        return ""
+
+
+def mount_of(path: Path) -> Mount | None:
+    """The mount that holds a path. Source: proc_pid_mountinfo(5); the last of the longest prefixes wins."""
+    wanted = os.path.realpath(path)
+    best: Mount | None = None
+    for line in text_of(_PROC / "self" / "mountinfo").splitlines():
+        left, _, right = line.partition(" - ")
+        fields, rest = left.split(" "), right.split(" ")
+        if len(fields) < 5 or len(rest) < 2:
+            continue
+        point = re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
+        inside = wanted == point or wanted.startswith(point.rstrip("/") + "/")
+        if inside and (best is None or len(point) >= len(best.point)):
+            best = Mount(point, rest[0], rest[1])
+    return best
+
+
+def process(pid: int) -> Process:
+    """What can be told of a process; its fields are "" where it belongs to others, or is gone."""
+    words = text_of(_PROC / str(pid) / "cmdline").replace("\0", " ").strip()
+    after_name = text_of(_PROC / str(pid) / "stat").rpartition(")")[2].split()
+    return Process(pid, words[:80], after_name[0] if after_name else "")
+
+
+def lock_holders() -> dict[int, list[int]]:
+    """Which processes hold flock(2) locks: inode -> pids. Source: proc_locks(5).
+
+    By inode alone: on file systems with several subvolumes the device there is not that of stat(2), so whoever
+    asks looks whether the process has the file open (`has_open`).
+    """
+    holders: dict[int, list[int]] = {}
+    for line in text_of(_PROC / "locks").splitlines():
+        fields = line.split()
+        if "->" in fields or "FLOCK" not in fields or len(fields) < 6:
+            continue
+        place = fields[5].split(":")
+        if fields[4].isdigit() and len(place) == 3 and place[2].isdigit():
+            holders.setdefault(int(place[2]), []).append(int(fields[4]))
+    return holders
+
+
+def has_open(pid: int, path: Path) -> bool | None:
+    """Whether a process has this very file open; None if that cannot be told (another user's process)."""
+    try:
+        wanted = path.stat()
+        with os.scandir(_PROC / str(pid) / "fd") as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):  # closed since
+                    status = entry.stat()
+                    if (status.st_dev, status.st_ino) == (wanted.st_dev, wanted.st_ino):
+                        return True
+    except OSError:
+        return None
+    return False
+
+
+def listeners(ports: range) -> dict[int, int | None]:
+    """TCP ports that are listened on, and by which process (None if that cannot be told).
+
+    Source: proc_net_tcp(5): columns are sl, local address (hex), remote, state, ..., inode (the tenth).
+    """
+    inodes: dict[str, int] = {}
+    for name in ("tcp", "tcp6"):
+        for line in text_of(_PROC / "net" / name).splitlines()[1:]:
+            fields = line.split()
+            if len(fields) < 10 or fields[3] != _LISTENING:
+                continue
+            port = int(fields[1].rpartition(":")[2], 16)
+            if port in ports:
+                inodes[f"socket:[{fields[9]}]"] = port
+    found: dict[int, int | None] = dict.fromkeys(sorted(set(inodes.values())))
+    if found:
+        for pid, link in _sockets():
+            if link in inodes:
+                found[inodes[link]] = pid
+    return found
+
+
+def _sockets() -> Iterator[tuple[int, str]]:
+    for name in os.listdir(_PROC):
+        if not name.isdigit():
+            continue
+        try:
+            with os.scandir(_PROC / name / "fd") as entries:
+                links = [os.readlink(entry.path) for entry in entries]
+        except OSError:
+            continue
+        for link in links:
+            if link.startswith("socket:"):
+                yield int(name), link
+
+
+def memory_available_bytes() -> int | None:
+    """What programs can still have: of the machine, and of the control group if that has a limit; None if unknown."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", text_of(_PROC / "meminfo"), re.MULTILINE)
+    available = [int(found[1]) * 1024] if found else []
+    group = Path("/sys/fs/cgroup")
+    limit, used = text_of(group / "memory.max").strip(), text_of(group / "memory.current").strip()
+    if limit.isdigit() and used.isdigit():
+        # What caches files is given back when it is wanted.
+        cached = re.search(r"^inactive_file (\d+)$", text_of(group / "memory.stat"), re.MULTILINE)
+        available.append(max(0, int(limit) - int(used) + (int(cached[1]) if cached else 0)))
+    return min(available, default=None)

@@ -1,0 +1,190 @@
+"""What a fetch says before and after: for people, and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from diachunk.cli import text
+from diachunk.cli.talk import Talk
+from diachunk.errors import redact
+
+if TYPE_CHECKING:
+    from diachunk.api.placing import Placed
+    from diachunk.transfer.assemble import Report
+    from diachunk.transfer.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What an estimate goes by: the rate of the last fetch, and the cap; either may be unknown."""
+
+    max_down_bps: int | None = None
+    pace_bps: int | None = None
+
+    @property
+    def rate_bps(self) -> int | None:
+        return min(filter(None, (self.max_down_bps, self.pace_bps)), default=None)
+
+    def expected_s(self, fetch_bytes: int) -> float | None:
+        """Seconds for so many bytes, to a tenth; None if nobody can tell."""
+        return round(fetch_bytes / self.rate_bps, 1) if self.rate_bps else None
+
+    def line(self, fetch_bytes: int, disk_bytes: int, free_bytes: int) -> str:
+        """Time and disk, as a person reads them."""
+        rate_bps = self.rate_bps
+        if not fetch_bytes:
+            time = "nothing to wait for but the disk"
+        elif rate_bps is None:
+            time = "time unknown until it starts"
+        else:
+            why = "--max-down" if rate_bps == self.max_down_bps else "the last fetch's rate"
+            time = f"{text.about(fetch_bytes / rate_bps)} at {text.rate(rate_bps)} ({why})"
+        return f"{time}; takes {text.size(disk_bytes)} of disk, {text.size(free_bytes)} free"
+
+
+def announce(talk: Talk, plan: Plan, outlook: Outlook, *, dry_run: bool = False) -> None:
+    """Says what is to be done, and about how long it takes."""
+    if dry_run and not talk.as_json:
+        talk.result("\n".join([*opening(plan, outlook), *_parts(plan)]))
+    else:
+        talk.say("\n".join(opening(plan, outlook)))
+    emit_plan(talk, plan, outlook)
+
+
+def emit_plan(talk: Talk, plan: Plan, outlook: Outlook, **more: object) -> None:
+    """The event `plan`."""
+    talk.emit(
+        "plan",
+        name=plan.name,
+        revision=plan.revision,
+        id=plan.hex_id,
+        directory=str(plan.directory),
+        components=[
+            {
+                "name": each.name,
+                "files": each.files,
+                "total_bytes": each.total_bytes,
+                "present_bytes": each.present_bytes,
+                "reuse_bytes": each.reuse_bytes,
+                "fetch_bytes": each.fetch_bytes,
+            }
+            for each in plan.components
+        ],
+        total_bytes=plan.total_bytes,
+        present_bytes=plan.present_bytes,
+        reuse_bytes=plan.reuse_bytes,
+        fetch_bytes=plan.fetch_bytes,
+        disk_bytes=plan.disk_bytes,
+        free_bytes=plan.free_bytes,
+        origins=[redact(each) for each in plan.origins],
+        expected_s=outlook.expected_s(plan.fetch_bytes),
+        sharing=False,
+        **more,
+    )
+
+
+def opening(plan: Plan, outlook: Outlook) -> list[str]:
+    """One line what there is to fetch, one about time and disk if there is anything to do."""
+    here = plan.present_bytes + plan.reuse_bytes
+    parts = [f"{text.size(plan.fetch_bytes)} to fetch"]
+    if here:
+        parts.append(f"{text.size(here)} here already")
+    first = f"{plan.ref}: {', '.join(parts)}; not sharing"
+    if not plan.fetch_bytes and not plan.disk_bytes:
+        return [first]
+    return [first, outlook.line(plan.fetch_bytes, plan.disk_bytes, plan.free_bytes)]
+
+
+def _parts(plan: Plan) -> list[str]:
+    head = ("component", "files", "in all", "here", "reused", "to fetch")
+    rows = [
+        (
+            each.name or "all files",
+            f"{each.files:,}",
+            text.size(each.total_bytes),
+            text.size(each.present_bytes),
+            text.size(each.reuse_bytes),
+            text.size(each.fetch_bytes),
+        )
+        for each in plan.components
+    ]
+    origins = [f"origin: {redact(each)}" for each in plan.origins] or [
+        "no origin is known: name one with --origin URL"
+    ]
+    return [*text.columns([head, *rows], right=range(1, 6)), *origins, f"into: {plan.directory}"]
+
+
+def conclude(talk: Talk, report: Report) -> None:
+    """The closing line, and one for each source that lied or failed."""
+    gave = [each for each in report.sources if each.verified_bytes]
+    if not report.fetched_bytes and not report.reused_bytes:
+        talk.say(f"all here: {text.size(report.present_bytes)}, verified before and untouched since")
+    else:
+        seconds = max(report.elapsed_s, 1e-3)
+        line = f"fetched {text.size(report.fetched_bytes)} in {text.duration(report.elapsed_s)}"
+        if report.fetched_bytes:
+            line += f" ({text.rate(report.fetched_bytes / seconds)})"
+        line += f", reused {text.size(report.reused_bytes + report.present_bytes)}"
+        talk.say(f"{line}; {text.count(len(gave), 'source')}")
+    for each in report.sources:
+        if each.out or each.bad_chunks:
+            talk.say(f"  {each.label}: {each.out or each.last_fault}; do not trust it")
+        elif each.faults or each.last_fault:
+            failures = f" ({text.count(each.faults, 'failure')})" if each.faults else ""
+            talk.say(f"  {each.label}: {each.last_fault}{failures}")
+        elif talk.verbose:
+            talk.say(f"  {each.label}: {text.size(each.verified_bytes)}")
+    if talk.verbose and report.wasted_bytes:
+        talk.say(f"  {text.size(report.wasted_bytes)} came twice or were thrown away")
+
+
+def books(report: Report) -> dict[str, object]:
+    """The numbers of a report, for JSON."""
+    return {
+        "total_bytes": report.total_bytes,
+        "present_bytes": report.present_bytes,
+        "reused_bytes": report.reused_bytes,
+        "fetched_bytes": report.fetched_bytes,
+        "wasted_bytes": report.wasted_bytes,
+        "elapsed_s": round(report.elapsed_s, 3),
+        "sources": [
+            {
+                "label": each.label,
+                "verified_bytes": each.verified_bytes,
+                "faults": each.faults,
+                "bad_chunks": each.bad_chunks,
+                "last_fault": each.last_fault,
+                "out": each.out,
+            }
+            for each in report.sources
+        ],
+    }
+
+
+def tell_placed(talk: Talk, placed: Placed, changed: bool = True, **more: object) -> None:
+    """Where a checkpoint is shown now; nothing to a person where all was there already, but for -v."""
+    for each in placed.places:
+        if talk.verbose or changed:
+            what = "/".join(filter(None, (placed.manifest.ref, each.component)))
+            talk.say(f"placed {what}: {each.shown} ({each.kind})" + (f"; {each.use}" if each.use else ""))
+    for notice in placed.notices:
+        talk.say(notice)
+    talk.emit(
+        "placed",
+        places=[
+            {
+                "kind": each.kind,
+                "root": str(each.root),
+                "component": each.component,
+                "shown": str(each.shown),
+                "files": [
+                    {"path": file.path, "size_bytes": file.size, "where": str(file.where), "how": file.how}
+                    for file in each.files
+                ],
+            }
+            for each in placed.places
+        ],
+        notices=list(placed.notices),
+        **more,
+    )

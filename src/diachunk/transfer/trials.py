@@ -1,0 +1,157 @@
+"""Who gave wrong bytes: a whole that is not what was stated cannot say which piece was wrong, so the sources of such
+a file are tried one by one, each for all of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from diachunk.chunking.hashes import Hashes
+from diachunk.digest import Digest
+from diachunk.errors import IntegrityError
+from diachunk.manifest.stated import StatedFile
+from diachunk.schedule.health import Health
+from diachunk.schedule.work import BlobFacts
+from diachunk.sources.base import Selective, Source
+from diachunk.transfer.progress import Listener, Notice
+
+_MIXED_MAX = 3
+"""So many files came wrong from several sources together; from then on each file comes from one alone."""
+
+
+class NotAsStated(IntegrityError):
+    """A whole file arrived and has another digest than the one that was stated."""
+
+    def __init__(self, file: StatedFile, hashes: Hashes) -> None:
+        self.file = file
+        self.found = f"sha256 {hashes.sha256}" if file.sha256 else f"git id {hashes.git}"
+        super().__init__(f"{file.label}: {file.stated} was stated, and what came has {self.found}")
+
+
+@dataclass(slots=True)
+class _Trial:
+    """The sources that one file may still be asked of, by number; `alone` is the one whose turn it is."""
+
+    suspects: list[int]
+    alone: int | None = None
+    tales: list[str] = field(default_factory=list)
+
+
+class Trials:
+    """Of one fetch. Every doubt leaves a source fewer or a clean draft, so that there is an end to it."""
+
+    def __init__(self, sources: Sequence[Source], listener: Listener) -> None:
+        self._sources = sources
+        self._listener = listener
+        self._trials: dict[Digest, _Trial] = {}
+        self._strikes: Counter[int] = Counter()
+        self._mixed = 0
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._trials
+
+    def barred(self, number: int) -> set[Digest]:
+        """Files that this source must not be asked for: another is tried alone."""
+        return {key for key, each in self._trials.items() if each.alone not in (None, number)}
+
+    def prepare(self, files: Iterable[StatedFile]) -> None:
+        """Before a round. Where several files came wrong, one source lies about many: no more mixing, and those that
+        were not caught yet come first.
+        """
+        if self._mixed < _MIXED_MAX:
+            return
+        for file in files:
+            suspects = [] if file.key in self._trials else self._suspects(file)
+            if len(suspects) > 1:
+                self._trials[file.key] = _Trial(suspects[1:], suspects[0])
+
+    def doubt(self, wrong: NotAsStated, *, had_local: bool) -> None:
+        """A whole was wrong, and was thrown away: decides who is asked for it next.
+
+        Args:
+            had_local: some of it lay here before: then nobody is convicted.
+
+        Raises:
+            IntegrityError: each source was tried, and gives something else than was stated.
+        """
+        file = wrong.file
+        trial = self._trials.get(file.key)
+        if trial is None:
+            self._mixed += 1
+            trial = self._trials[file.key] = _Trial(self._suspects(file))
+            if len(trial.suspects) == 1:
+                trial.alone = trial.suspects.pop()
+        if trial.alone is None or not had_local:
+            if trial.alone is not None:
+                self._strikes[trial.alone] += 1
+                trial.tales.append(f"{self._label(trial.alone)} gives {wrong.found}")
+            if not trial.suspects:
+                raise _hopeless(file, trial.tales or [f"what is here has {wrong.found}"]) from wrong
+            self._call_next(trial)
+        assert trial.alone is not None
+        alone = self._label(trial.alone)
+        self._listener(
+            Notice(
+                f"{file.label} is not what was stated ({file.stated}, but what came has {wrong.found}); "
+                f"fetching it again, from {alone} alone"
+            )
+        )
+
+    def pass_over(self, files: Sequence[StatedFile], healths: Sequence[Health]) -> bool:
+        """These did not arrive. Where each was asked of one source alone and others are left, those are next.
+
+        Args:
+            healths: of the sources, in their order.
+
+        Returns:
+            Whether it is worth another round.
+
+        Raises:
+            IntegrityError: nobody is left for one of which others gave something else than was stated.
+        """
+        trials = [(file, self._trials.get(file.key)) for file in files]
+        if any(trial is None or trial.alone is None for _, trial in trials):
+            return False
+        for file, trial in trials:
+            assert trial is not None
+            assert trial.alone is not None
+            health = healths[trial.alone]
+            trial.tales.append(f"{health.label}: {health.out or health.last_fault or 'has none of it'}")
+            if not trial.suspects:
+                if self._strikes and any(" gives " in tale for tale in trial.tales):
+                    raise _hopeless(file, trial.tales)
+                return False
+        for file, trial in trials:
+            assert trial is not None
+            failed = trial.tales[-1]
+            self._call_next(trial)
+            assert trial.alone is not None
+            self._listener(
+                Notice(f"{failed}; fetching {file.label} again, from {self._label(trial.alone)} alone")
+            )
+        return True
+
+    def _call_next(self, trial: _Trial) -> None:
+        trial.suspects.sort(key=lambda number: (self._strikes[number], number))
+        trial.alone = trial.suspects.pop(0)
+
+    def _suspects(self, file: StatedFile) -> list[int]:
+        serving = [number for number, source in enumerate(self._sources) if _serves(source, file)]
+        return sorted(serving, key=lambda number: (self._strikes[number], number))
+
+    def _label(self, number: int) -> str:
+        return self._sources[number].label
+
+
+def _hopeless(file: StatedFile, tales: Iterable[str]) -> IntegrityError:
+    return IntegrityError(
+        f"{file.label}: {file.stated} was stated, but {'; '.join(tales)}",
+        hint="it was damaged or changed at its source: name another one with --origin URL",
+    )
+
+
+def _serves(source: Source, file: StatedFile) -> bool:
+    facts = BlobFacts(file.key, file.size, file.pieces(), file.component, file.path)
+    return not isinstance(source, Selective) or source.serves(facts)

@@ -1,0 +1,439 @@
+"""What upstream can do to a recipe's fetch: the digest that is stated decides, and what it says is said in one line."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import diachunk
+from diachunk.errors import DiachunkError, IntegrityError, ManifestError, TransferIncomplete, UsageError
+from diachunk.store.store import Store
+from diachunk.testing import faults
+from diachunk.testing.bad_server import BadServer
+from diachunk.testing.hub import Hub
+from diachunk.testing.hub_faults import Part
+from diachunk.testing.servers import Nginx
+from fixtures.checkpoints import blobs_of, tree
+from fixtures.command_line import run
+from fixtures.hub_world import (
+    MODEL,
+    VOCODER,
+    assert_is,
+    fetch_watched,
+    hub_serving,
+    in_parts,
+    left_in,
+    model_files,
+    noise,
+    url_recipe,
+    vocoder_files,
+)
+from fixtures.users import one_line
+from fixtures.watch import Told
+
+pytestmark = [pytest.mark.loopback, pytest.mark.usefixtures("quick")]
+
+CODEC = vocoder_files()["codec.bin"]
+TOKEN = "hf_" + "s3cretTokenOfTheUser"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with hub_serving(monkeypatch, {VOCODER: vocoder_files()}) as serving:
+        yield serving
+
+
+def nothing_of(home: Path, *right: bytes) -> None:
+    """No manifest, no name, no blob but of these bytes, nothing that a later run would take for right."""
+    store = Store.open(home)
+    assert list(store.catalog.manifests()) == []
+    assert store.catalog.refs() == []
+    assert left_in(home / "recipes") == []
+    allowed = {hashlib.sha256(each).hexdigest() for each in right}
+    assert {hashlib.sha256(each.read_bytes()).hexdigest() for each in blobs_of(home)} <= allowed
+
+
+def fails(kind: type[DiachunkError], target: str | Path, home: Path, **options: Any) -> DiachunkError:
+    with pytest.raises(kind) as caught:
+        diachunk.fetch(target, home=home, **options)
+    assert str(caught.value).isprintable()
+    return caught.value
+
+
+# --- the digest that is stated decides ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("file", "digest"), [("codec.bin", "0" * 64), ("config.json", "0" * 40)])
+def test_a_digest_that_no_bytes_have_is_told_with_both_and_its_source(
+    hub: Hub, home: Path, file: str, digest: str
+) -> None:
+    hub.misstate(VOCODER, file, etag=digest)
+    done = run("fetch", f"hub:{VOCODER}", DIACHUNK_HOME=str(home))
+    assert done.returncode == 4
+    said = done.stderr[done.stderr.index("diachunk: ") :]
+    assert one_line(said), said
+    true = hashlib.sha256(CODEC).hexdigest()
+    if file == "config.json":
+        with Hub() as honest:
+            honest.add(VOCODER, vocoder_files())
+            true = honest.file(VOCODER, file).git_id
+    for word in (file, digest, true, hub.url.removeprefix("http://"), VOCODER):
+        assert word in said
+    nothing_of(home, *vocoder_files().values())
+    assert CODEC not in [each.read_bytes() for each in blobs_of(home)] or file != "codec.bin"
+
+
+def test_wrong_bytes_under_the_right_digest_never_become_a_blob(hub: Hub, home: Path) -> None:
+    hub.damage("codec.bin", at_byte=9_000_000)
+    error = fails(IntegrityError, f"hub:{VOCODER}", home)
+    assert error.exit_code == 4
+    assert hashlib.sha256(CODEC).hexdigest() in error.message
+    nothing_of(home, *vocoder_files().values())
+    hub.rules.clear()
+    assert_is(diachunk.fetch(f"hub:{VOCODER}", home=home), vocoder_files(), home)
+
+
+def test_one_source_is_not_asked_twice_for_a_whole_that_it_gave_wrong(hub: Hub, home: Path) -> None:
+    hub.damage("codec.bin", at_byte=9_000_000)
+    fails(IntegrityError, f"hub:{VOCODER}", home)
+    assert hub.bytes_sent("codec.bin") <= 1.1 * len(CODEC)
+
+
+def test_another_size_than_stated_is_noticed_before_the_whole_is_there(hub: Hub, home: Path) -> None:
+    hub.misstate(VOCODER, "codec.bin", size_bytes=len(CODEC) + 5_000_000)
+    error = fails(TransferIncomplete, f"hub:{VOCODER}", home)
+    assert f"{len(CODEC):,}" in error.message
+    nothing_of(home, *vocoder_files().values())
+
+
+@pytest.fixture
+def mirrors(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Makes origins of some files each."""
+    running: list[Nginx] = []
+
+    def serve(files: dict[str, bytes]) -> str:
+        root = tree(tmp_path / f"mirror-{len(running)}", files or {"none": b""})
+        running.append(Nginx(root).__enter__())
+        return running[-1].url
+
+    yield serve
+    for each in running:
+        each.__exit__(None, None, None)
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
+
+
+FILES = {"codec.bin": CODEC, "config.json": b"{}"}
+WRONG = {**FILES, "codec.bin": flipped(CODEC, 9_000_000)}
+
+
+@pytest.mark.parametrize("wrong_first", [True, False])
+def test_the_right_one_of_two_mirrors_wins_and_what_happened_is_told(
+    mirrors: Callable[..., str], home: Path, tmp_path: Path, wrong_first: bool
+) -> None:
+    urls = [mirrors(WRONG), mirrors(FILES)]
+    urls = urls if wrong_first else urls[::-1]
+    recipe = url_recipe(tmp_path / "codec.toml", urls[0], FILES, mirrors=[f"{urls[1]}/{{path}}"])
+    told = Told()
+    plan = diachunk.plan(recipe, home=home)
+    snapshot = diachunk.fetch(recipe, home=home, progress=told)
+    assert_is(snapshot, in_parts(codec=FILES), home)
+    assert told.total_bytes == plan.total_bytes
+    assert len(told.files_done) == len(set(told.files_done)) == 2
+    notices = [str(event) for event in told.events if "not what was stated" in str(event)]
+    assert notices
+    assert "codec.bin" in notices[0]
+    assert "alone" in notices[0]
+
+
+def test_a_dead_mirror_does_not_hide_the_right_one_behind_it(
+    mirrors: Callable[..., str], home: Path, tmp_path: Path
+) -> None:
+    wrong, without, right = mirrors(WRONG), mirrors({}), mirrors(FILES)
+    recipe = url_recipe(tmp_path / "codec.toml", wrong, FILES, mirrors=[without, right])
+    assert_is(fetch_watched(recipe, home), in_parts(codec=FILES), home)
+
+
+def test_where_each_is_wrong_or_dead_both_are_named(
+    mirrors: Callable[..., str], home: Path, tmp_path: Path
+) -> None:
+    wrong, without = mirrors(WRONG), mirrors({})
+    recipe = url_recipe(tmp_path / "codec.toml", wrong, FILES, mirrors=[without])
+    error = fails(IntegrityError, recipe, home)
+    wrong_hash = hashlib.sha256(WRONG["codec.bin"]).hexdigest()
+    for word in (wrong.removeprefix("http://"), without.removeprefix("http://"), wrong_hash, "404"):
+        assert word in error.message
+    nothing_of(home, *FILES.values())
+
+
+@pytest.mark.parametrize("wrong_first", [True, False])
+def test_a_mirror_that_is_wrong_about_many_files_is_found_out(
+    mirrors: Callable[..., str], home: Path, tmp_path: Path, wrong_first: bool
+) -> None:
+    """As a mirror of an older revision is: same names, same sizes, other bytes."""
+    right = {f"{number}.bin": noise(f"right {number}", 2_000) for number in range(150)}
+    wrong = {name: noise(f"wrong {name}", 2_000) for name in right}
+    urls = [mirrors(wrong), mirrors(right)]
+    urls = urls if wrong_first else urls[::-1]
+    recipe = url_recipe(tmp_path / "many.toml", urls[0], right, mirrors=[urls[1]])
+    assert_is(fetch_watched(recipe, home), in_parts(codec=right), home)
+
+
+def test_what_an_earlier_run_got_wrong_convicts_no_one_now(hub: Hub, home: Path) -> None:
+    """The pieces that lie here came from a line that was bad then."""
+    hub.damage("codec.bin", at_byte=100)
+    hub.cut_off("codec.bin", after_bytes=1_000_000)
+    hub.rules.clear()
+    hub.damage("codec.bin", at_byte=100)
+    hub.fail(Part.BYTES, faults.Status(404), of="codec.bin", skip=3)
+    fails(TransferIncomplete, f"hub:{VOCODER}", home)
+    assert [each for each in left_in(home / "drafts") if each.endswith(".partial")]
+    hub.rules.clear()
+    assert_is(fetch_watched(f"hub:{VOCODER}", home), vocoder_files(), home)
+
+
+def test_a_draft_that_is_whole_but_wrong_is_fetched_anew(hub: Hub, home: Path) -> None:
+    """Every piece is what the journal says it was: the journal vouches for nothing."""
+    hub.fail(Part.RESOLVE, faults.Status(404), of="config.json")
+    with pytest.raises(TransferIncomplete):
+        diachunk.fetch(f"hub:{VOCODER}", home=home)
+    hub.rules.clear()
+    assert_is(fetch_watched(f"hub:{VOCODER}", home), vocoder_files(), home)
+
+
+# --- a line that breaks ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.Close(1_500_000),
+        faults.Reset(700_000),
+        faults.StallAfter(500_000),
+        faults.Status(500),
+        faults.RetryAfter(1, 503),
+        faults.Html(206),
+        faults.WrongContentRange(),
+        faults.Gzip(),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_a_line_that_breaks_some_times_is_no_matter(hub: Hub, home: Path, fault: faults.Fault) -> None:
+    hub.fail(Part.BYTES, fault, of="codec.bin", times=2, skip=1)
+    if isinstance(fault, faults.Html | faults.WrongContentRange | faults.Gzip):
+        # what is garbled says so (or the whole is wrong): that source is out, and the run after it goes on
+        with pytest.raises((TransferIncomplete, IntegrityError)):
+            diachunk.fetch(f"hub:{VOCODER}", home=home)
+        nothing_of(home, *vocoder_files().values())
+    assert_is(fetch_watched(f"hub:{VOCODER}", home), vocoder_files(), home)
+
+
+@pytest.mark.parametrize("uses", [1, 2])
+def test_links_that_expire_in_the_middle_are_made_anew(hub: Hub, home: Path, uses: int) -> None:
+    hub.links_expire(after_requests=uses)
+    assert_is(fetch_watched(f"hub:{VOCODER}", home), vocoder_files(), home)
+
+
+def test_too_many_requests_wait_as_long_as_they_are_told(hub: Hub, home: Path) -> None:
+    hub.rate_limit(2, retry_after_s=1)
+    hub.rate_limit(2, retry_after_s=1, part=Part.RESOLVE)
+    hub.rate_limit(2, retry_after_s=1, part=Part.CDN)
+    assert_is(fetch_watched(f"hub:{VOCODER}", home, ), vocoder_files(), home)
+
+
+def test_a_hub_that_limits_for_long_is_told(hub: Hub, home: Path) -> None:
+    hub.rate_limit(10_000, retry_after_s=600)
+    error = fails(TransferIncomplete, f"hub:{VOCODER}", home)
+    assert error.exit_code == 5
+    assert "429" in error.message
+
+
+def test_a_hub_without_ranges_is_read_once_from_its_start(hub: Hub, home: Path) -> None:
+    hub.ignore_ranges()
+    assert_is(fetch_watched(f"hub:{VOCODER}", home), vocoder_files(), home)
+    assert hub.bytes_sent("codec.bin") <= 2.1 * len(CODEC)
+
+
+def test_upstream_gone_for_good_says_so_and_the_next_run_fetches_the_rest(hub: Hub, home: Path) -> None:
+    hub.fail(Part.CDN, faults.Status(500), skip=3)
+    error = fails(TransferIncomplete, f"hub:{VOCODER}", home)
+    assert "codec.bin" in error.message
+    assert VOCODER in error.message
+    nothing_of(home, *vocoder_files().values())
+    hub.rules.clear()
+    before = hub.bytes_sent("codec.bin")
+    assert 0 < before < len(CODEC)
+    assert_is(fetch_watched(f"hub:{VOCODER}", home), vocoder_files(), home)
+    assert hub.bytes_sent("codec.bin") <= len(CODEC) + 100_000, "nothing twice"
+
+
+# --- a revision that moves ------------------------------------------------------------------------------------
+
+
+def test_a_branch_that_moves_while_it_is_fetched_yields_one_commit(hub: Hub, home: Path) -> None:
+    old = hub.add(VOCODER, vocoder_files())
+    changed = {"config.json": b"new", "codec.bin": noise("other", 100_000)}
+    new = hub.add(VOCODER, changed, revision="next")
+    hub.move(VOCODER, to=new, after_requests=1)
+    snapshot = fetch_twice_planned(f"hub:{VOCODER}", home)
+    commit = snapshot.manifest.components[0].upstream["commit"]
+    assert_is(snapshot, {old: dict(vocoder_files()), new: changed}[str(commit)], home)
+
+
+def fetch_twice_planned(target: str, home: Path) -> diachunk.Snapshot:
+    return diachunk.fetch(target, home=home)
+
+
+def test_after_a_branch_moved_the_new_one_is_fetched_and_the_old_one_stays(hub: Hub, home: Path) -> None:
+    first = fetch_watched(f"hub:{VOCODER}", home)
+    hub.add(VOCODER, {**vocoder_files(), "config.json": b"second"})
+    before = hub.bytes_sent("codec.bin")
+    second = fetch_watched(f"hub:{VOCODER}", home)
+    assert second.path("config.json").read_bytes() == b"second"
+    assert hub.bytes_sent("codec.bin") == before
+    hub.close()
+    old = diachunk.fetch(first.manifest.hex_id, home=home)
+    assert old.path("config.json").read_bytes() == vocoder_files()["config.json"]
+
+
+def test_a_commit_answered_by_another_is_refused(hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = "1" * 40
+    monkeypatch.setattr("diachunk.testing.hub_state.Repositories.find", _find_any(hub))
+    error = fails(ManifestError, f"hub:{VOCODER}@{asked}", home)
+    assert asked in error.message
+
+
+def _find_any(hub: Hub) -> Callable[..., Any]:
+    commit = hub._repositories.find(VOCODER, "main")
+    return lambda self, repository, revision: commit
+
+
+# --- who may, and what is not there ----------------------------------------------------------------------------
+
+
+def test_a_renamed_repository_is_followed(hub: Hub, home: Path) -> None:
+    hub.renamed["lab/old-name"] = VOCODER
+    snapshot = diachunk.fetch("hub:lab/old-name", home=home)
+    assert_is(snapshot, vocoder_files(), home)
+
+
+def test_a_gated_repository_says_where_to_ask(hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.gated.add(VOCODER)
+    hub.granted.add(TOKEN)
+    error = fails(TransferIncomplete, f"hub:{VOCODER}", home)
+    assert "gated" in str(error) or "access" in str(error)
+    assert "netrc" not in str(error)
+    monkeypatch.setenv("HF_TOKEN", "hf_another")
+    assert fails(TransferIncomplete, f"hub:{VOCODER}", home).exit_code == 5
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert_is(diachunk.fetch(f"hub:{VOCODER}", home=home), vocoder_files(), home)
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_missing_and_private_repositories_are_told(
+    hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch, status: Any
+) -> None:
+    hub.missing_status = status
+    error = fails(UsageError, "hub:lab/nowhere", home)
+    assert "lab/nowhere" in error.message
+    hub.private[VOCODER] = TOKEN
+    error = fails(UsageError, f"hub:{VOCODER}", home)
+    assert "private" in error.message
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    snapshot = diachunk.fetch(f"hub:{VOCODER}", home=home)
+    assert_is(snapshot, vocoder_files(), home)
+
+
+def test_a_missing_revision_and_a_missing_file_are_told(hub: Hub, home: Path, tmp_path: Path) -> None:
+    assert "no revision 'v9'" in fails(UsageError, f"hub:{VOCODER}@v9", home).message
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(f'name = "r"\n[[component]]\nhub = "{VOCODER}"\nfiles = ["config.json", "gone.bin"]\n')
+    assert "gone.bin" in fails(UsageError, recipe, home).message
+
+
+def test_the_token_reaches_the_endpoint_alone_and_no_output(
+    hub: Hub, home: Path, tmp_path: Path
+) -> None:
+    hub.private[VOCODER] = TOKEN
+    mirror = tree(tmp_path / "mirror", {})
+    recipe = tmp_path / "codec.toml"
+    with BadServer(mirror) as elsewhere:
+        recipe.write_text(
+            f'name = "r"\n[[component]]\nname = "a"\nhub = "{VOCODER}"\nmirrors = ["{elsewhere.url}"]\n'
+        )
+        done = run("fetch", recipe, "-v", DIACHUNK_HOME=str(home), HF_TOKEN=TOKEN)
+        assert {each.request.headers.get("authorization") for each in elsewhere.exchanges} <= {None}
+    assert done.returncode == 0, done.stderr
+    assert {each.had_authorization for each in hub.requests if each.server == "hub"} == {True}
+    assert {each.had_authorization for each in hub.requests if each.server == "cdn"} == {False}
+    hub.fail(Part.API, faults.Status(500))
+    failed = run("fetch", f"hub:{VOCODER}", "-v", DIACHUNK_HOME=str(home / "2"), HF_TOKEN=TOKEN)
+    for each in (done, failed):
+        assert TOKEN not in each.stdout + each.stderr
+    assert not [path for path in home.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
+
+
+def test_what_came_by_a_credential_says_so(hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "access" not in diachunk.fetch(f"hub:{VOCODER}", home=home).manifest.hints_extra
+    hub.add("lab/closed", {"a.txt": b"a"})
+    hub.private["lab/closed"] = TOKEN
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert diachunk.fetch("hub:lab/closed", home=home).manifest.hints_extra["access"] == "credential"
+
+
+@pytest.mark.parametrize("token", ["hf_two\nlines-of-s3cret", "hf_s3cret with a space", "hf_s3cret\x1b[31m"])
+def test_a_token_that_is_none_is_refused_and_not_shown(hub: Hub, home: Path, token: str) -> None:
+    done = run("fetch", f"hub:{VOCODER}", "-v", DIACHUNK_HOME=str(home), HF_TOKEN=token)
+    assert done.returncode == 2
+    assert "s3cret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["hub.test", "ftp://hub.test", "http://", "http://[::1", "http://u:s3cret@hub.test", "https://h/?t=s3cret",
+     "http://hub.test/\x1b[2J", "file:///etc"],
+)
+def test_an_endpoint_that_is_no_url_is_told(home: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    error = fails(UsageError, f"hub:{VOCODER}", home)
+    assert "HF_ENDPOINT" in error.message
+    assert "s3cret" not in str(error)
+
+
+def test_an_endpoint_that_hangs_ends_in_time(hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diachunk.sources.hub._ANSWER_S", 0.5)
+    hub.hang(Part.API)
+    error = fails(TransferIncomplete, f"hub:{VOCODER}", home)
+    assert "no answer" in error.message
+    assert VOCODER in error.message
+
+
+def test_without_the_library_the_command_that_installs_it_is_told(
+    hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    error = fails(UsageError, f"hub:{VOCODER}", home)
+    assert "pip install 'diachunk[hub]'" in error.hint
+
+
+def test_a_manifest_of_a_repository_is_fetched_without_the_library(
+    hub: Hub, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = diachunk.publish([f"hub:{VOCODER}"], home=tmp_path / "other", out=tmp_path / "m.json")
+    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    assert made.file is not None
+    assert_is(fetch_watched(made.file, home), vocoder_files(), home)
+
+
+def test_models_of_every_kind_survive_a_bad_day(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    with hub_serving(monkeypatch, {MODEL: model_files()}) as hub:
+        hub.cut_off("*", after_bytes=300_000, times=6)
+        hub.rate_limit(3, retry_after_s=1, part=Part.BYTES)
+        hub.links_expire(after_requests=3)
+        assert_is(fetch_watched(f"hub:{MODEL}", home), model_files(), home)
