@@ -260,14 +260,15 @@ def test_a_file_taken_in_is_a_copy_that_was_hashed_here(store: Store, mine: Path
     assert not leftovers(store.root)
 
 
-def test_taking_in_what_lies_damaged_in_the_store_is_refused(store: Store, mine: Path) -> None:
+def test_what_is_taken_in_replaces_a_damaged_blob(store: Store, mine: Path) -> None:
     own = fill(store)
     own.chmod(0o644)
-    own.write_bytes(b"\xff" + DATA[1:])
+    damaged = b"\xff" + DATA[1:]
+    own.write_bytes(damaged)
     temporary = ingest(store, mine)
-    with pytest.raises(StoreError, match="is damaged"):
-        store.blobs.take_in(DIGEST, temporary, Stamp.of(temporary.stat()))
-    assert not leftovers(store.root)
+    store.blobs.take_in(DIGEST, temporary, Stamp.of(temporary.stat()).adding(chunk_list=CHUNKS.id))
+    assert (own.read_bytes(), presence(store)) == (DATA, Presence.PROVEN)
+    assert [each.read_bytes() for each in own.parent.glob(".*moved-aside*")] == [damaged]
 
 
 def test_a_file_that_cannot_be_read_leaves_nothing_behind(store: Store, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from diachunk.api.context import Context, bundled_manifests
 from diachunk.api.recipes import HUB_SCHEME, Pick, bundled_recipes, drawn, hub_recipe, read_recipe
-from diachunk.digest import Digest, parse_digest
+from diachunk.digest import Digest, is_git_id, parse_digest
 from diachunk.errors import ManifestError, UsageError, from_os_error
 from diachunk.manifest import Manifest, decode
 from diachunk.manifest.names import is_name, parse_ref
@@ -168,7 +168,8 @@ def _by_name(text: str, context: Context, *, local: bool) -> Resolved | Upstream
     bearing = [
         each
         for each in catalog.outlines()
-        if each.name == name and (each.revision == revision or (local and "@" not in text))
+        if each.name == name
+        and (each.revision == revision or (local and text == name and is_git_id(each.revision)))
     ]
     if local and len(bearing) == 1:
         return Resolved(catalog.get(bearing[0].id), By.NAME)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diachunk.digest import Digest, hasher
-from diachunk.errors import ManifestError, StoreError, from_os_error, os_errors
+from diachunk.errors import ManifestError, from_os_error, os_errors
 from diachunk.limits import MiB
 from diachunk.manifest.model import ChunkList
 from diachunk.store.adopted import Adopted, AdoptedFile
@@ -205,25 +205,25 @@ class Blobs:
     def take_in(self, digest: Digest, temporary: Path, stamp: Stamp) -> None:
         """Gives a file that was copied into the store and hashed there its name as a blob."""
         own = self.layout.blob(digest)
+        files, where = self.layout.files, self.layout.stamp(digest)
         try:
             if regular(own) is not None:
-                self.layout.files.unlink(temporary)
-                stamp = replace(
-                    Stamp.of(own.stat()), lists=stamp.lists, blake3=stamp.blake3, sha256=stamp.sha256
-                )
-                if not self.whole_file_matches(digest, own):
-                    raise StoreError(
-                        f"{own} is damaged", hint="`diachunk verify --repair`, then publish again"
-                    )
-                self.layout.files.flush_dir(own.parent)
-            else:
-                self.layout.files.make_dirs(own.parent, self.layout.root)
-                os.chmod(temporary, self.layout.files.file_mode & 0o444)
-                self.layout.files.rename(temporary, own)
-                self.layout.files.flush_dir(own.parent)
+                identity = Stamp.of(own.stat())
+                if self.whole_file_matches(digest, own):
+                    files.unlink(temporary)
+                    files.flush_dir(own.parent)
+                    write_stamp(files, where, identity.with_proofs_of(stamp))
+                    return
+            files.make_dirs(own.parent, self.layout.root)
+            if os.path.lexists(own):
+                files.move_aside(own)  # damaged, or no file at all
+            os.chmod(temporary, files.file_mode & 0o444)
+            # Before the blob has its name: a neighbour that waits for it must never find it without.
+            write_stamp(files, where, stamp)
+            files.rename(temporary, own)
+            files.flush_dir(own.parent)
         except OSError as error:
             raise from_os_error(error, "write", own) from error
-        write_stamp(self.layout.files, self.layout.stamp(digest), stamp)
 
     def whole_file_matches(self, digest: Digest, path: Path) -> bool:
         """Hashes a whole file, for when two chunk lists contradict each other. An unreadable one does not match."""

@@ -65,6 +65,10 @@ class Stamp:
     def proves(self, status: os.stat_result, chunk_list: Digest) -> bool:
         return chunk_list.hex() in self.lists and self.matches(status)
 
+    def with_proofs_of(self, other: Stamp) -> Stamp:
+        """This file's identity, with what was verified on another file of the same bytes."""
+        return replace(other, device=self.device, inode=self.inode, size=self.size, mtime_ns=self.mtime_ns)
+
     def adding(
         self, *, chunk_list: Digest | None = None, blake3: str = "", sha256: str = "", git: str = ""
     ) -> Stamp:

@@ -124,9 +124,9 @@ class Session:
                 reporter.tick()
                 self._tell_done_files()
         except KeyboardInterrupt:
-            raise Interrupted(
-                "stopped", hint="what is verified is kept: run the same again to resume"
-            ) from None
+            stopped = Interrupted("stopped", hint="what is verified is kept: run the same again to resume")
+            self.desk.error = self.desk.error or stopped
+            raise stopped from None
         finally:
             self._shut_down()
         reporter.tick(last=True)

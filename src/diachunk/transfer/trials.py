@@ -63,9 +63,14 @@ class Trials:
         if self._mixed < _MIXED_MAX:
             return
         for file in files:
-            suspects = [] if file.key in self._trials else self._suspects(file)
-            if len(suspects) > 1:
-                self._trials[file.key] = _Trial(suspects[1:], suspects[0])
+            trial = self._trials.get(file.key)
+            if trial is None:
+                suspects = self._suspects(file)
+                if len(suspects) > 1:
+                    self._trials[file.key] = _Trial(suspects[1:], suspects[0])
+            elif trial.alone is not None and trial.suspects:
+                trial.suspects.append(trial.alone)
+                self._call_next(trial)
 
     def doubt(self, wrong: NotAsStated, *, had_local: bool) -> None:
         """A whole was wrong, and was thrown away: decides who is asked for it next.
