@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import checking, cost, faults, fetching, hub, measure, plots, profile, resuming, sharing, size
+from benchmarks import checking, cost, faults, fetching, hub, measure, places, plots, profile, resuming, sharing, size
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- measured: written by `make bench` -->", "<!-- end of measured -->"
@@ -33,6 +33,7 @@ PARTS: dict[str, Callable[[Path, int, int], str]] = {
     "sharing": sharing.versions,
     "faults": faults.with_faults,
     "hub": hub.repository,
+    "places": places.placing,
 }
 
 

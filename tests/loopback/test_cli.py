@@ -45,7 +45,7 @@ def test_the_main_job_from_publish_to_repair(dia: Checkpoint, origin: Nginx, tmp
         DIACHUNK_HOME=str(tmp_path / "publisher"),
     )
     assert (made.returncode, made.stdout) == (0, f"{dia.manifest.hex_id}\n")
-    assert "nothing leaves this machine until you serve" in made.stderr
+    assert "nothing left this machine: put the files on any server" in made.stderr
 
     # the manifest names the origin, but a private address only counts when the user names it
     fetched = run("fetch", out, "--origin", origin.url)

@@ -106,7 +106,7 @@ def test_nothing_asked_shows_the_help_and_is_a_usage_error() -> None:
         ("fetch x --linger long", "'long' is not a duration"),
         ("gc --older-than never", "'never' is not a duration"),
         ("fetch", "name a checkpoint to fetch"),
-        ("fetch nobody/knows", "nothing here is called nobody/knows@main"),
+        ("fetch nobody/knows", "nothing here is called nobody/knows"),
         ("fetch ./none.json", "none.json: no such manifest file"),
         ("verify --in /nowhere", "to verify a directory, name the one checkpoint that it should hold"),
     ],

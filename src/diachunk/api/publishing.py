@@ -87,7 +87,9 @@ def publish(
             progress=progress,
         )
     if name is None:
-        raise UsageError("what is it called?", hint="--name org/checkpoint")
+        raise UsageError(
+            "what is it called?", hint=f"diachunk publish {' '.join(texts)[:80]} --name org/checkpoint"
+        )
     name, revision = parse_ref(f"{name}@{revision or DEFAULT_REVISION}")
     found, left_out = _collect(texts)
     # `--no-store` must work where there is no store and no place for one.

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from diachunk.api.context import Context, bundled_manifests
+from diachunk.api.nearby import unknown
 from diachunk.api.recipes import HUB_SCHEME, Pick, bundled_recipes, drawn, hub_recipe, read_recipe
 from diachunk.digest import Digest, is_git_id, parse_digest
 from diachunk.errors import ManifestError, UsageError, from_os_error
@@ -21,6 +22,7 @@ from diachunk.sources.context import SourceContext, split_url
 from diachunk.sources.local import open_regular
 
 _ID = re.compile(r"[0-9a-f]{8,64}")
+_SHORT_COMMIT = re.compile(r"[0-9a-f]{8,39}")
 
 
 class By(enum.Enum):
@@ -65,8 +67,13 @@ def resolve(text: str, context: Context, *, local: bool = False) -> Resolved:
     if isinstance(found, Resolved):
         return found
     manifest = drawn(found.recipe, context)
+    if manifest is None and found.by is By.HUB:
+        recipe = found.recipe
+        bearing = _bearing(recipe.name, recipe.revision, context, local="@" not in text)
+        manifest = context.store.catalog.get(bearing[0]) if len(bearing) == 1 else None
     if manifest is None:
-        raise UsageError(f"{text} is a recipe, and was not fetched here yet", hint=f"diachunk fetch {text}")
+        hint = "`diachunk ls` lists what is here" if local else f"diachunk fetch {text}"
+        raise UsageError(f"{text} was not fetched here yet", hint=hint)
     return Resolved(manifest, found.by)
 
 
@@ -165,29 +172,28 @@ def _by_name(text: str, context: Context, *, local: bool) -> Resolved | Upstream
         return Resolved(next(iter(bundled.values())), By.NAME)
     if recipes:
         return Upstream(recipes[0], By.NAME)
-    bearing = [
-        each
-        for each in catalog.outlines()
-        if each.name == name
-        and (each.revision == revision or (local and text == name and is_git_id(each.revision)))
-    ]
+    bearing = _bearing(name, revision, context, local=local and "@" not in text)
     if local and len(bearing) == 1:
-        return Resolved(catalog.get(bearing[0].id), By.NAME)
-    raise _unknown(f"{name}@{revision}", [each.id for each in bearing], context)
-
-
-def _unknown(ref: str, bearing: list[Digest], context: Context) -> UsageError:
+        return Resolved(catalog.get(bearing[0]), By.NAME)
     if bearing:
         ids = ", ".join(each.hex()[:16] for each in bearing)
-        return UsageError(f"no name {ref} here", hint=f"stored manifests bear it; fetch one by its id: {ids}")
-    known = sorted(
-        {str(ref) for ref in context.store.catalog.refs()}
-        | {each.ref for each in bundled_manifests()}
-        | {each.ref for each in bundled_recipes()}
-    )
-    hint = "give a manifest file or URL"
-    if "/" in ref:
-        hint = f"on the Hub? diachunk fetch hub:{ref.removesuffix('@main')}"
-    if known:
-        hint += f"; known here: {', '.join(known[:6])}{', …' if len(known) > 6 else ''}"
-    return UsageError(f"nothing here is called {ref}", hint=hint)
+        raise UsageError(
+            f"no name {name}@{revision} here", hint=f"stored manifests bear it; fetch one by its id: {ids}"
+        )
+    raise unknown(name, revision, context, local=local)
+
+
+def _bearing(name: str, revision: str, context: Context, *, local: bool) -> list[Digest]:
+    """Ids of the stored manifests that call themselves so. What was fetched from the Hub has a commit for its
+    revision: its first digits will do, and for verbs that only look at what is here, the name alone.
+    """
+    found = []
+    for each in context.store.catalog.outlines():
+        of_the_hub = is_git_id(each.revision)
+        meant = each.revision == revision or (
+            of_the_hub
+            and (local or (_SHORT_COMMIT.fullmatch(revision) and each.revision.startswith(revision)))
+        )
+        if each.name == name and meant:
+            found.append(each.id)
+    return found

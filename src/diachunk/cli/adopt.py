@@ -109,7 +109,7 @@ def _conclude(talk: Talk, found: Adoption) -> None:
         elapsed_s=round(found.elapsed_s, 3),
     )
     if not any(share.found_bytes or share.spoiled for share in found.shares):
-        talk.say("found nothing that is not known already")
+        talk.say("nothing new found in the caches of the Hub, descript and Dia, or where you said")
     elif not found.dry_run:
         talk.say(
             f"checked {text.size(found.checked_bytes)} in {text.duration(found.elapsed_s)}; nothing was copied"

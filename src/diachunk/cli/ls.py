@@ -54,7 +54,9 @@ def ls(as_json: Json = False) -> None:
 
 def _row(held: Held, now: float) -> tuple[str, ...]:
     # A manifest's own name is only what it calls itself; without a local name it is set in brackets.
-    name = ", ".join(held.names) or f"({held.ref})"
+    # What came from the Hub is called by the target that was typed.
+    short = text.ref(held.ref)
+    name = ", ".join(map(text.ref, held.names)) or (f"hub:{short}" if short != held.ref else f"({held.ref})")
     return (
         text.size(held.total_bytes),
         text.percent(held.present_bytes, held.total_bytes),

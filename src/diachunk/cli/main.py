@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperGroup, TyperOption
 
 from diachunk.cli import adopt, config, diff, doctor, fetch, gc, ls, place, publish, rm, show, verify
 from diachunk.cli import run as run_verb
@@ -36,6 +36,14 @@ _UsageException: type[Exception] = typer.BadParameter.__mro__[2]
 
 class Verbs(TyperGroup):
     """The verbs in groups instead of one list."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        # The help of the whole tool is one screen; who wants completion finds the other one.
+        params = super().get_params(ctx)
+        for param in params:
+            if param.name == "show_completion" and isinstance(param, TyperOption):
+                param.hidden = True
+        return params
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [name for names in GROUPS.values() for name in names]

@@ -106,6 +106,8 @@ def _tell_undone(talk: Talk, placed: Placed) -> None:
     talk.say(
         f"took away {text.count(len(placed.removed), 'name')} of {placed.manifest.ref}; the store keeps it"
     )
+    for notice in placed.notices:
+        talk.say(f"  {notice}")
     for path, why in placed.left[:_LEFT_SHOWN]:
         talk.say(f"  left {path}: {why}")
     if len(placed.left) > _LEFT_SHOWN:

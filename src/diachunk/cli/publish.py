@@ -103,7 +103,9 @@ def _conclude(talk: Talk, published: Published) -> None:
         )
     if published.file is not None:
         talk.say(f"manifest: {published.file}")
-    talk.say("nothing leaves this machine until you serve")
+    talk.say(
+        "nothing left this machine: put the files on any server, as <component>/<path>, and pass on the manifest"
+    )
 
 
 def _books(published: Published) -> dict[str, object]:

@@ -93,7 +93,7 @@ def _head(manifest: Manifest, presence: _Presences) -> list[str]:
         ("here", f"{text.size(here)} ({text.percent(here, manifest.total_bytes)})"),
         *(("origin", redact(each)) for each in manifest.origins),
     ]
-    return [manifest.ref, *text.columns(rows)]
+    return [text.ref(manifest.ref), *text.columns(rows)]
 
 
 def _components(manifest: Manifest, presence: _Presences) -> list[str]:
@@ -111,6 +111,10 @@ def _components(manifest: Manifest, presence: _Presences) -> list[str]:
 
 
 def _upstream(upstream: Any) -> str:
+    if upstream.get("kind") == "hub" and "repository" in upstream:
+        return f"the Hub: {upstream['repository']} at {str(upstream.get('commit', '?'))[:12]}"
+    if upstream.get("kind") == "url" and "url" in upstream:
+        return redact(str(upstream["url"]))
     return ", ".join(
         f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in upstream.items()
     )

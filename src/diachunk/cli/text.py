@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 
 from diachunk.errors import printable
 
+_COMMIT = re.compile("[0-9a-f]{40}")
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -20,6 +22,12 @@ def size(size_bytes: float) -> str:
         value /= 1000
         unit += 1
     return f"{sign}{value:.0f} B" if unit == 0 else f"{sign}{value:.1f} {_UNITS[unit]}"
+
+
+def ref(name: str) -> str:
+    """NAME@REVISION for a table: of a commit, 12 digits, which name it well enough."""
+    head, at, revision = name.rpartition("@")
+    return f"{head}@{revision[:12]}" if at and _COMMIT.fullmatch(revision) else name
 
 
 def rate(rate_bps: float) -> str:

@@ -65,7 +65,7 @@ def fetch_document(url: str, context: SourceContext, limit_bytes: int) -> bytes:
         try:
             check_status(response.status, response.headers)
             if is_page(response.headers):
-                raise SourceFault(Fault.GARBLED, "an HTML page came back (a login page? a captive portal?)")
+                raise SourceFault(Fault.GARBLED, f"an HTML page came back ({_page_of(url)})")
             data = body.read_all(limit_bytes)
         finally:
             body.discard()
@@ -77,3 +77,9 @@ def fetch_document(url: str, context: SourceContext, limit_bytes: int) -> bytes:
     if data is None:
         raise ManifestError(f"{url} is over {limit_bytes:,} bytes: no manifest")
     return data
+
+
+def _page_of(url: str) -> str:
+    if url.endswith("/"):
+        return "a listing? give the manifest's own URL, such as https://HOST/dia.json"
+    return "a login page? a captive portal?"

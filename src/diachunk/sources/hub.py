@@ -220,7 +220,7 @@ def _told(error: Exception, wanted: str, upstream: HubUpstream, access: HubAcces
         return TransferIncomplete(f"cannot ask about {wanted}: status {status}", hint="try again later")
     return TransferIncomplete(
         f"cannot ask about {wanted}: {_reason(error)}",
-        hint="what is here already works offline; `diachunk doctor` looks at the network",
+        hint="what is here already works offline; `diachunk doctor --online` looks at the network",
     )
 
 

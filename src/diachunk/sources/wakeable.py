@@ -25,7 +25,7 @@ def _is_private(text: str) -> bool:
 
 
 def _private(host: str) -> PrivateAddress:
-    return PrivateAddress(f"{host} is a private address that only the manifest names; --origin lets it")
+    return PrivateAddress(f"{host} is a private address that only the manifest names: not asked")
 
 
 def _refuse_private(sock: socket.socket | None) -> None:

@@ -7,17 +7,18 @@ not what was stated cannot say which piece was wrong, so each source is then ask
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 
 from diachunk.chunking.hashes import Hashes
 from diachunk.digest import Digest
 from diachunk.errors import StoreError
-from diachunk.limits import CHUNK_BYTES, Limits
+from diachunk.limits import Limits
 from diachunk.manifest.stated import StatedFile
+from diachunk.schedule.health import Tier
 from diachunk.schedule.work import BlobFacts, WorkList
 from diachunk.sources.base import Source
-from diachunk.sources.local import LocalFiles
 from diachunk.store.drafts import Draft, matches
 from diachunk.store.extents import allocated
 from diachunk.store.partial import Partial, Vanished
@@ -26,7 +27,7 @@ from diachunk.transfer.assemble import Report, files_at_once
 from diachunk.transfer.following import Follower, publishing
 from diachunk.transfer.incomplete import incomplete
 from diachunk.transfer.neighbours import gone_again, wait_for_neighbour
-from diachunk.transfer.offers import local_offers, network_offer
+from diachunk.transfer.offers import local_offers, network_offer, prefix_offers
 from diachunk.transfer.progress import (
     Event,
     FileDone,
@@ -42,6 +43,31 @@ from diachunk.transfer.trials import NotAsStated, Trials
 
 _ROUNDS_MAX = 64
 Known = Callable[[StatedFile], Hashes | None]
+
+
+class _Told:
+    """In front of a listener: a file that is complete is said to be so once, whatever rounds came to nothing."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.wrong: dict[Digest, NotAsStated] = {}
+        self._listener = listener
+        self._done: set[tuple[str, str]] = set()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, FileDone):
+            key = event.component, event.path
+            if key in self._done or key in {
+                (each.file.component, each.file.path) for each in self.wrong.values()
+            }:
+                return
+            self._done.add(key)
+        self._listener(event)
+
+    def take_back(self, file: StatedFile, told_bytes: int, reused_bytes: int) -> None:
+        """Of a file that is fetched anew."""
+        reused_bytes = min(reused_bytes, told_bytes)
+        self._listener(Progress(-reused_bytes, file.component, How.REUSED))
+        self._listener(Progress(reused_bytes - told_bytes, file.component, How.FETCHED))
 
 
 class Drafting:
@@ -68,11 +94,12 @@ class Drafting:
         self._known = known
         self._prefixes = list(prefixes)
         self._max_down_bps = max_down_bps
-        self._listener = listener
+        self._listener = _Told(listener)
         self._trials = Trials(self._sources, listener)
         self._counted: set[Digest] = set()
-        self._told_done: set[tuple[str, str]] = set()
         self._doubts = 0
+        self._wrong = self._listener.wrong
+        self._reused: dict[Digest, int] = {}
 
     def fetch(self, files: Sequence[StatedFile]) -> dict[Digest, Hashes]:
         """Returns the digests of every file, by its key, when each is a complete and durable blob.
@@ -124,18 +151,9 @@ class Drafting:
             if file.key not in self._counted:
                 self._counted.add(file.key)
                 self.report.present_bytes += file.size
-                self._tell(Progress(file.size, file.component, How.REUSED))
-                self._tell(FileDone(file.component, file.path, file.size))
+                self._listener(Progress(file.size, file.component, How.REUSED))
+                self._listener(FileDone(file.component, file.path, file.size))
         return missing
-
-    def _tell(self, event: Event) -> None:
-        """A file that is complete is said to be once, though a round that came to nothing may have said so."""
-        if isinstance(event, FileDone):
-            key = event.component, event.path
-            if key in self._told_done:
-                return
-            self._told_done.add(key)
-        self._listener(event)
 
     def _check_space(self, files: Sequence[StatedFile]) -> None:
         missing = [file for file in files if self._known(file) is None]
@@ -155,14 +173,18 @@ class Drafting:
         followers: dict[Digest, Follower[Hashes | None]] = {}
         waiting: list[StatedFile] = []
 
-        def verdict_on(file: StatedFile) -> Callable[[Partial], Hashes]:
-            def verdict(_: Partial) -> Hashes:
+        def verdict_on(file: StatedFile) -> Callable[[Partial], Hashes | None]:
+            def verdict(_: Partial) -> Hashes | None:
                 hashes = followers[file.key].result()
                 if hashes is None:
                     raise StoreError(f"{file.label}: its file here was cut off by another process")
-                if not matches(file, hashes):
-                    raise NotAsStated(file, hashes)
-                return hashes
+                if matches(file, hashes):
+                    return hashes
+                wrong = NotAsStated(file, hashes)
+                if self._trials.is_last(file, had_local=self._had_local(file)):
+                    raise wrong
+                self._wrong[file.key] = wrong  # the others go on meanwhile
+                return None
 
             return verdict
 
@@ -194,8 +216,9 @@ class Drafting:
                 for file, draft in opened
             ]
         )
-        told = Retractable(self._tell)
-        resumed = {file.key for file, draft in opened if len(draft.claimed())}
+        told = Retractable(self._listener)
+        self._wrong.clear()
+        self._reused = {file.key: _claimed_bytes(draft) for file, draft in opened}
         session = Session(
             work,
             [draft for _, draft in opened],
@@ -215,60 +238,63 @@ class Drafting:
             self._listener(Notice(f"{gone.message}; starting that file over"))
             return
         except NotAsStated as wrong:
-            told.retract()
+            _discard(opened, {wrong.file.key})
+            self._trials.doubt(wrong, had_local=False)
+            raise
+        self._book(outcome)
+        left: Counter[Digest] = Counter()
+        for item in outcome.missing:
+            left[work.blobs[work.blob_of(item)].digest] += work.size(item)
+        self._counted.update(
+            file.key for file, _ in opened if file.key not in left.keys() | self._wrong.keys()
+        )
+        self._judge(opened)
+        if outcome.why and not self._pass_over(outcome, opened, left):
+            raise incomplete(outcome, work)
+
+    def _judge(self, opened: Sequence[tuple[StatedFile, Draft]]) -> None:
+        """Throws away what came wrong, and sees who is asked next.
+
+        Raises:
+            IntegrityError: nobody is left.
+        """
+        _discard(opened, self._wrong)
+        for wrong in self._wrong.values():
             self._doubts += 1
             self.report.wasted_bytes += wrong.file.size
-            _discard(opened, {wrong.file.key})
-            key = wrong.file.key
-            had_local = key in resumed or (key not in self._trials and key in dict(self._prefixes))
+            had_local = self._had_local(wrong.file)
+            self._listener.take_back(wrong.file, wrong.file.size, self._reused[wrong.file.key])
             self._trials.doubt(wrong, had_local=had_local)
-            return
-        self._book(outcome)
-        if outcome.why:
-            self._pass_over(outcome, work, opened)
-            told.retract()
-            return
-        self._counted.update(file.key for file, _ in opened)
+
+    def _pass_over(
+        self, outcome: Outcome, opened: Sequence[tuple[StatedFile, Draft]], left: Mapping[Digest, int]
+    ) -> bool:
+        """Files did not arrive: no end yet where each was asked of one source alone, and others are left.
+
+        Raises:
+            IntegrityError: nobody is left for one of which others gave something wrong.
+        """
+        network = [each for each in outcome.sources if each.tier is Tier.NETWORK]
+        files = [file for file, _ in opened if file.key in left]
+        if not self._trials.pass_over(files, network):
+            return False
+        _discard(opened, left)
+        for file in files:
+            self._doubts += 1
+            self._listener.take_back(file, file.size - left[file.key], self._reused[file.key])
+        return True
+
+    def _had_local(self, file: StatedFile) -> bool:
+        """Whether some of it lay here before this round: then nobody knows who gave what was wrong."""
+        from_prefix = file.key not in self._trials and any(key == file.key for key, _ in self._prefixes)
+        return from_prefix or self._reused.get(file.key, 0) > 0
 
     def _offers(self, work: WorkList, opened: Sequence[tuple[StatedFile, Draft]]) -> list[Offer]:
         offers = local_offers(work, [draft for _, draft in opened], (), ())
-        prefixes = self._prefix_offer(work)
-        offers += [Offer(prefixes, prefixes.has)] if len(prefixes.has) else []
+        offers += prefix_offers(work, [each for each in self._prefixes if each[0] not in self._trials])
         for number, source in enumerate(self._sources):
             offers.append(network_offer(source, work, self._trials.barred(number)))
         return offers
-
-    def _prefix_offer(self, work: WorkList) -> LocalFiles:
-        """What other programs left unfinished. Nobody knows whether it is right before the whole is hashed."""
-        source = LocalFiles("unfinished downloads", len(work))
-        numbers = {facts.digest: number for number, facts in enumerate(work.blobs)}
-        for key, path in self._prefixes:
-            if key not in numbers or key in self._trials:
-                continue
-            try:
-                size = path.stat().st_size
-            except OSError:
-                continue
-            for item in work.items_of(numbers[key]):
-                # Its last piece may have been under way when that program stopped.
-                if work.offset(item) + work.size(item) + CHUNK_BYTES <= size:
-                    source.claim(item, path, work.offset(item))
-        return source
-
-    def _pass_over(
-        self, outcome: Outcome, work: WorkList, opened: Sequence[tuple[StatedFile, Draft]]
-    ) -> None:
-        """Files did not arrive: no end yet if each was asked of one source alone, and others are left.
-
-        Raises:
-            TransferIncomplete, IntegrityError: it is the end.
-        """
-        keys = {work.blobs[work.blob_of(item)].digest for item in outcome.missing}
-        network = [each for each in outcome.sources if each.tier]
-        if not self._trials.pass_over([file for file, _ in opened if file.key in keys], network):
-            raise incomplete(outcome, work)
-        self._doubts += 1
-        _discard(opened, keys)
 
     def _book(self, outcome: Outcome) -> None:
         self.report.fetched_bytes += outcome.fetched_bytes
@@ -281,6 +307,10 @@ def _discard(opened: Sequence[tuple[StatedFile, Draft]], keys: Container[Digest]
     for file, draft in opened:
         if file.key in keys:
             draft.discard()
+
+
+def _claimed_bytes(draft: Draft) -> int:
+    return sum(draft.chunks.sizes[index] for index in draft.claimed())
 
 
 def _hastener(session: Session, blob: int) -> Callable[[int, int], None]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
+from pathlib import Path
 
 from diachunk.bitmap import Bitmap
 from diachunk.digest import Digest
+from diachunk.limits import CHUNK_BYTES
 from diachunk.schedule.work import WorkList
 from diachunk.sources.base import Selective, Source
 from diachunk.sources.donors import find_donors
@@ -54,6 +56,22 @@ def network_offer(source: Source, work: WorkList, but_not: Container[Digest] = (
             for item in work.items_of(number):
                 has.add(item)
     return Offer(source, has)
+
+
+def prefix_offers(work: WorkList, prefixes: Iterable[tuple[Digest, Path]]) -> list[Offer]:
+    """What other programs left unfinished. Nobody knows whether it is right before the whole is hashed."""
+    source = LocalFiles("unfinished downloads", len(work))
+    numbers = {facts.digest: number for number, facts in enumerate(work.blobs)}
+    for key, path in prefixes:
+        try:
+            size = path.stat().st_size if key in numbers else 0
+        except OSError:
+            continue
+        for item in work.items_of(numbers[key]) if size else ():
+            # Its last piece may have been under way when that program stopped.
+            if work.offset(item) + work.size(item) + CHUNK_BYTES <= size:
+                source.claim(item, path, work.offset(item))
+    return [Offer(source, source.has)] if len(source.has) else []
 
 
 def _offer_elsewhere(

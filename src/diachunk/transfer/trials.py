@@ -17,6 +17,7 @@ from diachunk.schedule.work import BlobFacts
 from diachunk.sources.base import Selective, Source
 from diachunk.transfer.progress import Listener, Notice
 
+_TOLD_MAX = 10
 _MIXED_MAX = 3
 """So many files came wrong from several sources together; from then on each file comes from one alone."""
 
@@ -40,7 +41,7 @@ class _Trial:
 
 
 class Trials:
-    """Of one fetch. Every doubt leaves a source fewer or a clean draft, so that there is an end to it."""
+    """Of one fetch. Every doubt leaves a source fewer or a clean draft, so that there is an end to them."""
 
     def __init__(self, sources: Sequence[Source], listener: Listener) -> None:
         self._sources = sources
@@ -48,6 +49,7 @@ class Trials:
         self._trials: dict[Digest, _Trial] = {}
         self._strikes: Counter[int] = Counter()
         self._mixed = 0
+        self._told = 0
 
     def __contains__(self, key: object) -> bool:
         return key in self._trials
@@ -71,6 +73,14 @@ class Trials:
             elif trial.alone is not None and trial.suspects:
                 trial.suspects.append(trial.alone)
                 self._call_next(trial)
+
+    def is_last(self, file: StatedFile, *, had_local: bool) -> bool:
+        """Whether it is the end if what came of this file now is wrong: nobody else is left to be asked."""
+        trial = self._trials.get(file.key)
+        if trial is not None:
+            return not trial.suspects and not had_local
+        others = len(self._suspects(file))
+        return not others or (others == 1 and not had_local)
 
     def doubt(self, wrong: NotAsStated, *, had_local: bool) -> None:
         """A whole was wrong, and was thrown away: decides who is asked for it next.
@@ -96,13 +106,18 @@ class Trials:
                 raise _hopeless(file, trial.tales or [f"what is here has {wrong.found}"]) from wrong
             self._call_next(trial)
         assert trial.alone is not None
-        alone = self._label(trial.alone)
-        self._listener(
-            Notice(
-                f"{file.label} is not what was stated ({file.stated}, but what came has {wrong.found}); "
-                f"fetching it again, from {alone} alone"
-            )
+        self._tell(
+            f"{file.label} is not what was stated ({file.stated}, but what came has {wrong.found}); "
+            f"fetching it again, from {self._label(trial.alone)} alone"
         )
+
+    def _tell(self, text: str) -> None:
+        """Not a line for each of thousands of files."""
+        self._told += 1
+        if self._told <= _TOLD_MAX:
+            self._listener(Notice(text))
+        elif self._told == _TOLD_MAX + 1:
+            self._listener(Notice("further files are not what was stated: each is fetched again likewise"))
 
     def pass_over(self, files: Sequence[StatedFile], healths: Sequence[Health]) -> bool:
         """These did not arrive. Where each was asked of one source alone and others are left, those are next.
@@ -133,9 +148,7 @@ class Trials:
             failed = trial.tales[-1]
             self._call_next(trial)
             assert trial.alone is not None
-            self._listener(
-                Notice(f"{failed}; fetching {file.label} again, from {self._label(trial.alone)} alone")
-            )
+            self._tell(f"{failed}; fetching {file.label} again, from {self._label(trial.alone)} alone")
         return True
 
     def _call_next(self, trial: _Trial) -> None:
