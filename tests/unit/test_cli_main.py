@@ -79,7 +79,7 @@ def test_help_imports_nothing_heavy_and_is_instant() -> None:
 def test_every_verb_explains_itself_without_pythons_names_for_types(verb: str) -> None:
     done = run(verb, "-h")
     assert done.returncode == 0
-    assert "--json" in done.stdout
+    assert ("--json" in done.stdout) is (verb != "run"), "what `run` starts has stdout to itself"
     assert "<str>" not in done.stdout
     assert "Arguments:" not in done.stdout
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from diachunk.api.adoption import Adoption, adopt
     from diachunk.api.care import diff, gc, ls, rm, show
-    from diachunk.api.checkup.base import Finding
+    from diachunk.api.checkup.base import Area, Finding, Level
     from diachunk.api.checkup.doctor import doctor
     from diachunk.api.fetching import Snapshot, fetch, plan
+    from diachunk.api.locking import Locking
     from diachunk.api.placing import Placed, PlacedFile, PlacedIn, place
+    from diachunk.api.preload_set import Preloaded, PreloadFailed, PreloadPlan
     from diachunk.api.preloading import plan_preload, preload
     from diachunk.api.publishing import Published, publish
     from diachunk.api.streaming import Fetched, events
@@ -23,9 +25,11 @@ if TYPE_CHECKING:
     from diachunk.transfer.progress import Event, FileDone, How, Notice, Progress, SourceTrouble, Status
 
 _HOMES = {
+    "diachunk.api.preload_set": ("PreloadFailed", "PreloadPlan", "Preloaded"),
+    "diachunk.api.locking": ("Locking",),
     "diachunk.api.placing": ("Placed", "PlacedFile", "PlacedIn", "place"),
     "diachunk.api.checkup.doctor": ("doctor",),
-    "diachunk.api.checkup.base": ("Finding",),
+    "diachunk.api.checkup.base": ("Area", "Finding", "Level"),
     "diachunk.api.adoption": ("Adoption", "adopt"),
     "diachunk.api.preloading": ("plan_preload", "preload"),
     "diachunk.api.care": ("diff", "gc", "ls", "rm", "show"),
@@ -48,6 +52,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Adoption",
+    "Area",
     "ComponentPlan",
     "Damage",
     "Event",
@@ -56,11 +61,16 @@ __all__ = [
     "FileReport",
     "Finding",
     "How",
+    "Level",
+    "Locking",
     "Notice",
     "Placed",
     "PlacedFile",
     "PlacedIn",
     "Plan",
+    "PreloadFailed",
+    "PreloadPlan",
+    "Preloaded",
     "Progress",
     "Published",
     "Snapshot",

@@ -63,7 +63,7 @@ class ProjectLock:
         Returns:
             Why it could not be written, the first time; "" else. Where that was the point of the run, `close` says it.
         """
-        if self._mode is Locking.EXACT or self.entry(target) is not None:
+        if self.entry(target) is not None:  # always so where the lock has to be exact
             return ""
         self._entries[target] = Entry.of(target, manifest)
         try:

@@ -14,11 +14,16 @@ if TYPE_CHECKING:
 
 
 def known_names() -> list[str]:
-    """Names that a target may be here, sorted: local ones, pinned ones, and those of the package."""
+    """Names that a target may be here, sorted: local ones, pinned and listed ones, and those of the package."""
     from diachunk.api.context import Context, bundled_manifests
+    from diachunk.api.recipes import bundled_recipes
+    from diachunk.config import load_config
+    from diachunk.project import find_project_file
 
-    context = Context.make()
+    context = Context.make(settings=load_config(project_file=find_project_file()))
     names = {each.ref for each in bundled_manifests()} | set(context.config.pins)
+    names |= {each.ref for each in bundled_recipes()}
+    names |= {each.target for each in context.config.checkpoints}
     if _store_exists(context):
         names |= {str(ref) for ref in context.store.catalog.refs()}
     return sorted(name.removesuffix("@main") for name in names)

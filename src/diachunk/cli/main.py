@@ -38,10 +38,10 @@ class Verbs(TyperGroup):
     """The verbs in groups instead of one list."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        # The help of the whole tool is one screen; who wants completion finds the other one.
+        # The help of the whole tool is one screen: these are in the README.
         params = super().get_params(ctx)
         for param in params:
-            if param.name == "show_completion" and isinstance(param, TyperOption):
+            if param.name in ("install_completion", "show_completion") and isinstance(param, TyperOption):
                 param.hidden = True
         return params
 
