@@ -18,6 +18,7 @@ import diachunk
 from diachunk.api.checkup.base import Area, Finding, Group, Level, Online, Patient
 from diachunk.api.checkup.bounded import examine, within
 from diachunk.api.checkup.doctor import doctor, exit_code
+from diachunk.testing.bad_server import BadServer
 from fixtures.checkpoints import Checkpoint
 from fixtures.doctored import call, diagnose
 from store_files import listing
@@ -123,8 +124,11 @@ def dead_mount(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_mount_that_hangs_ends_in_a_fault_and_holds_up_no_other(user: Path, dead_mount: Path) -> None:
     started_at = time.monotonic()
-    found = diagnose("--offline", DIACHUNK_HOME=str(dead_mount / "store"))
+    with BadServer(user) as server:
+        found = diagnose(DIACHUNK_HOME=str(dead_mount / "store"), DIACHUNK_ORIGINS=server.url)
     assert time.monotonic() - started_at < 30
+    assert len([each for each in found.findings if "gave no answer" in each["what"]]) == 2, found.worse
+    assert found.about("a disk with adopted files gave no answer")
     finding = found.the("gave no answer in 10 s; not looked at: access", "fault")
     assert found.exit_code == 6
     assert {"machine", "caches", "network"} <= {each["area"] for each in found.findings}

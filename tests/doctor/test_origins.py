@@ -24,7 +24,7 @@ from diachunk.testing.faults import (
 )
 from diachunk.testing.servers import Nginx
 from fixtures.checkpoints import Checkpoint, published, tree
-from fixtures.doctored import Diagnosis, cured, diagnose
+from fixtures.doctored import Diagnosis, call, cured, diagnose
 from fixtures.raw_answers import nothing_of_http
 from fixtures.raw_server import RawServer
 from fixtures.settings import write_config
@@ -173,3 +173,14 @@ def test_offline_asks_nobody(user: Path, good: Nginx) -> None:
 def test_origins_of_the_project_file_are_asked(user: Path, good: Nginx) -> None:
     (user / "diachunk.toml").write_text(f'origins = ["{good.url}"]\n')
     assert [each for each in diagnose().findings if "answers, in ranges" in each["what"]]
+
+
+def test_a_private_address_that_only_a_manifest_names(user: Path, known: Checkpoint, good: Nginx) -> None:
+    done = published(known.root, "lab/away", origins=[good.url], out=user / "away.json")
+    assert call("diachunk", "rm", "lab/known").returncode == 0
+    (user / "served").rename(user / "moved")
+    call("diachunk", "fetch", done.target)  # in vain
+    finding = diagnose().the("a private address that only the manifest of", "warning")
+    assert finding["cure"].endswith(f"--origin {good.url}  # if you trust it")
+    (user / "moved").rename(user / "served")
+    assert cured(finding).worse == []

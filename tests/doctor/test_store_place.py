@@ -142,7 +142,7 @@ def test_a_read_only_file_system_is_remounted() -> None:
 def test_a_disk_without_room_is_warned_of_and_another_cures_it(user: Path) -> None:
     with mounted("ext4", 16 * MIB) as disk:
         finding = diagnose(DIACHUNK_HOME=str(disk.path)).the("too little for a checkpoint", "warning")
-        elsewhere = finding["cure"].partition(": ")[2]
+        elsewhere = finding["cure"].partition(": ")[2].partition(",")[0]
         again = cured({**finding, "cure": elsewhere}, DIACHUNK_HOME=str(disk.path))
         assert not again.about("too little")
 
@@ -181,3 +181,10 @@ def test_a_quota_that_is_nearly_used_up() -> None:
         if limit.returncode != 0:
             pytest.skip(f"no quotas of users here: {limit.stderr.strip()[-120:]}")
         assert diagnose(DIACHUNK_HOME=str(disk.path)).the("quota on", "warning")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
+def test_a_file_system_that_keeps_no_files() -> None:
+    found = diagnose(DIACHUNK_HOME="/proc/store")
+    assert found.exit_code == 6
+    assert cured(found.the("keeps no files", "fault"), DIACHUNK_HOME="/proc/store").worse == []

@@ -103,9 +103,14 @@ def space(patient: Patient) -> Iterator[Finding]:
     status = os.statvfs(there)
     free = status.f_bavail * status.f_frsize
     elsewhere = f"{ELSEWHERE}  # or any directory on a larger disk"
+    if not status.f_blocks:
+        yield _found(Level.FAULT, f"{there} keeps no files: a file system of the kernel's own", elsewhere)
+        return
     if free < _LOW_BYTES:
         what = f"{size(free)} free at {there}: too little for a checkpoint"
-        yield _found(Level.WARNING, what, f"diachunk gc  # if that is not enough: {elsewhere}")
+        yield _found(
+            Level.WARNING, what, f"diachunk gc  # if that is not enough: {ELSEWHERE}, on a larger disk"
+        )
     else:
         yield _found(Level.OK, f"{size(free)} free at {there}")
     if status.f_files and status.f_favail < _LOW_INODES:

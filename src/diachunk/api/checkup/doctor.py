@@ -15,6 +15,7 @@ from diachunk.api.checkup import (
     hub_cache,
     hub_endpoint,
     machine,
+    manifest_origins,
     origins,
     partials,
     ports,
@@ -126,6 +127,8 @@ def _groups(patient: Patient) -> list[Group]:
         Group(Area.NETWORK, f"the origin {text}", (check,), origins.NETWORK_S)
         for text, check in zip(dict.fromkeys(patient.origins), origins.checks(patient), strict=True)
     ]
+    checks = (manifest_origins.manifest_origins,)
+    groups.append(Group(Area.NETWORK, "an origin that a manifest names", checks, origins.NETWORK_S))
     if hub_endpoint.wanted(patient):
         groups.append(Group(Area.NETWORK, "the Hub", (hub_endpoint.hub,), origins.NETWORK_S))
     return groups

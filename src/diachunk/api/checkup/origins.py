@@ -7,7 +7,7 @@ import functools
 import shlex
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -32,6 +32,7 @@ from diachunk.sources.template import OriginTemplate
 NETWORK_S = 6.0
 """All of the network checks together: they run side by side."""
 _WAIT_S = 2.5
+_STORE_S = 1.5
 _ASKED_MAX = 3
 _ASKED_FOR = "bytes=1-1"
 _CAPTIVE = "a login page, or a network that wants you to sign in, stands in between"
@@ -124,17 +125,32 @@ def _directory(text: str) -> Iterator[Finding]:
 
 
 def _ask(opened: HttpOrigin, text: str, patient: Patient) -> Iterator[Finding]:
-    """Asks for a byte of files that may be there, until one is."""
+    try:
+        files = within(_STORE_S, lambda: [*_likely(patient)])
+    except TimeoutError:  # the store hangs: its own group says so
+        files = []
+    try:
+        yield from ask_file(opened, text, patient, files)
+    except SourceFault as fault:
+        yield from_fault(opened.label, fault, urlsplit(text).scheme)
+
+
+def ask_file(
+    opened: HttpOrigin, text: str, patient: Patient, files: Sequence[tuple[str, str]]
+) -> Iterator[Finding]:
+    """Asks for a byte of files that may be there, until one is.
+
+    Args:
+        files: (component, path); without any it is only asked whether somebody answers.
+
+    Raises:
+        SourceFault: no reply.
+    """
     template = OriginTemplate(text)
-    asked = [template.locate(component, path) for component, path in _likely(patient)]
+    asked = [template.locate(component, path) for component, path in files]
     missing = ""
     for url in asked[:_ASKED_MAX] or [template.base]:
-        try:
-            response = ask(opened, url, patient)
-        except SourceFault as fault:
-            yield from_fault(opened.label, fault, urlsplit(text).scheme)
-            return
-        with response:
+        with ask(opened, url, patient) as response:
             if response.status in (404, 410) and asked:
                 missing = missing or urlsplit(url).path
                 continue

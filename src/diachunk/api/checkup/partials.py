@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from diachunk.api.checkup.base import Area, Finding, Level, Patient, age, count, quoted, size
+from diachunk.api.checkup.base import Area, Budget, Finding, Level, Patient, age, count, quoted, size
 from diachunk.api.checkup.contents import MARK, open_store
 from diachunk.api.checkup.disk import ELSEWHERE
 from diachunk.api.checkup.linux import Process, has_open, lock_holders, process
@@ -22,6 +22,7 @@ from diachunk.store.layout import _DIRECTORIES
 from diachunk.store.locks import held_by_another
 from diachunk.store.store import Store
 
+_WALK_S = 2.0
 STILL_S = 60.0
 """A fetch that works sets its partials' mtime every few seconds (`Partial.beat`)."""
 
@@ -39,9 +40,11 @@ class _Unfinished:
 
 
 def _unfinished(store: Store) -> _Unfinished:
-    found = _Unfinished()
+    found, budget = _Unfinished(), Budget(_WALK_S)
     for name in (*_DIRECTORIES, ""):
         for directory, below, files in os.walk(store.root / name):
+            if budget.over:
+                return found
             if not name:
                 below.clear()
             for each in (*below, *files):
