@@ -177,18 +177,16 @@ def test_ctrl_c_while_files_are_read_ends_soon_and_places_nothing(world: World) 
     world.store.catalog.add(made)
     environment = {**os.environ, "DIACHUNK_HOME": str(world.store.root)}
     command = [sys.executable, "-m", "diachunk", "place", made.hex_id, "--json"]
-    running = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-    try:
-        assert running.stdout is not None
-        for line in running.stdout:
-            if json.loads(line)["event"] == "progress":
-                break
-        running.send_signal(signal.SIGINT)
-        stdout, _ = running.communicate(timeout=30)
-    finally:
-        running.kill()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as running:
+        try:
+            assert running.stdout is not None
+            for line in running.stdout:
+                if json.loads(line)["event"] == "progress":
+                    break
+            running.send_signal(signal.SIGINT)
+            stdout, _ = running.communicate(timeout=30)
+        finally:
+            running.kill()
     assert running.returncode == 130
     assert json.loads(stdout.splitlines()[-1])["exit_code"] == 130
     assert not world.repository("a/b").exists()

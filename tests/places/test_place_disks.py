@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,9 +122,6 @@ def test_another_users_cache_is_refused_in_one_line() -> None:
             "    except DiachunkError as error:\n"
             "        print(type(error).__name__, error.exit_code, error)\n"
         )
-        import subprocess
-        import sys
-
         into = [str(cache / "hub"), str(cache / "deeper"), str(home / "mine")]
         done = subprocess.run(
             [*SOMEBODY.prefix(), sys.executable, "-c", code, *into],
@@ -153,8 +153,6 @@ def test_a_directory_that_cannot_be_made_says_which(world: World) -> None:
 
 
 def test_more_files_than_a_process_may_open(world: World) -> None:
-    import resource
-
     files = {f"d{number % 40}/{number}.json": b"%d" % number for number in range(300)}
     manifest = world.keep(manifest_of(from_hub("model", files)), files)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
 from diachunk.api.placing import place_manifest, undo_manifest
 from diachunk.errors import StoreError, UsageError
+from diachunk.places import Wanted, cache_of
+from diachunk.store.collect import Collector
+from diachunk.store.stamps import Stamp
 from fixtures.placing import (
     CODEC,
     CODEC_COMMIT,
@@ -22,8 +27,10 @@ from fixtures.placing import (
     from_hub,
     git_id,
     manifest_of,
+    pieces_of,
     tree_of,
 )
+from store_files import fill
 
 MODEL = {"config.json": CONFIG, "model.safetensors": WEIGHTS, "sub/deep/extra.json": b"{}"}
 VOCODER = {"config.json": b"{}", "model.safetensors": WEIGHTS[:100_000]}
@@ -89,10 +96,10 @@ def test_an_empty_file_is_placed_too(world: World) -> None:
 def test_placing_again_changes_nothing_and_reads_nothing(world: World) -> None:
     manifest = world.keep(manifest_of(from_hub("model", MODEL)), MODEL)
     place_manifest(world.context, manifest)
-    before = [(each, each.lstat()) for each in sorted(world.hub.rglob("*"))]
+    before = [(each, Stamp.of(each.lstat())) for each in sorted(world.hub.rglob("*"))]
     told: list[object] = []
     placed = place_manifest(world.context, manifest, progress=told.append)
-    assert [(each, each.lstat()) for each in sorted(world.hub.rglob("*"))] == before
+    assert [(each, Stamp.of(each.lstat())) for each in sorted(world.hub.rglob("*"))] == before
     assert told == []
     assert placed.notices == ()
 
@@ -174,6 +181,50 @@ def test_a_list_of_all_files_that_is_there_stays(world: World) -> None:
     place_manifest(world.context, manifest)
     undo_manifest(world.context, manifest)
     assert path.read_text() == "theirs"
+
+
+def test_unfinished_downloads_of_every_client_are_leftovers(world: World) -> None:
+    blobs = world.repository() / "blobs"
+    blobs.mkdir(parents=True)
+    name = etag("model.safetensors", WEIGHTS)
+    for each in (f"{name}.incomplete", f"{name}.0a1b2c3d.incomplete"):
+        (blobs / each).write_bytes(b"123")
+    place = cache_of("hub", {"HOME": str(world.home)})
+    assert [(path.name, size) for path, size in place.leftovers()] == [
+        (f"{name}.0a1b2c3d.incomplete", 3),
+        (f"{name}.incomplete", 3),
+    ]
+    assert list(place.entries()) == []
+
+
+def test_a_cache_that_was_made_without_links_is_read_by_name_and_size(world: World) -> None:
+    snapshot = world.repository() / "snapshots" / COMMIT
+    (snapshot / "deep").mkdir(parents=True)
+    (snapshot / "deep" / "config.json").write_bytes(CONFIG)
+    place = cache_of("hub", {"HOME": str(world.home)})
+    wanted = [
+        Wanted(len(CONFIG), name="other.json"),
+        Wanted(len(CONFIG), name="config.json"),
+        Wanted(1, name="config.json"),
+    ]
+    assert list(place.candidates(wanted)) == [(1, snapshot / "deep" / "config.json")]
+    (entry,) = place.entries()
+    assert (entry.file, entry.commit, entry.algorithm) == ("deep/config.json", COMMIT, "")
+
+
+def test_what_is_placed_is_known_to_the_store_and_kept_from_collection(world: World) -> None:
+    manifest = manifest_of(from_hub("model", MODEL))
+    for data in MODEL.values():
+        fill(world.store, pieces_of(data))
+    place_manifest(world.context, manifest, link_mode="symlink")
+    assert world.store.catalog.get(manifest.id) == manifest
+    aged = time.time() - 10 * 86400
+    for path in [*world.store.root.rglob("*")]:
+        if not path.is_dir() and path.suffix != ".stamp" and len(path.name) != 64:
+            os.utime(path, (aged, aged))
+    Collector(world.store).collect()
+    for name, data in MODEL.items():
+        assert (world.repository() / "snapshots" / COMMIT / name).read_bytes() == data
 
 
 @pytest.mark.parametrize(

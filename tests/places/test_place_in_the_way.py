@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from diachunk.api.placing import place_manifest, undo_manifest
 from diachunk.errors import StoreError
+from diachunk.store.stamps import Stamp
 from fixtures.placing import (
     COMMIT,
     CONFIG,
@@ -36,10 +38,10 @@ def blob(world: World) -> Path:
 
 def test_a_file_with_the_right_bytes_is_kept_as_it_is(world: World, blob: Path) -> None:
     blob.write_bytes(WEIGHTS)
-    before = blob.stat()
+    before = Stamp.of(blob.stat())
     manifest = world.keep(manifest_of(from_hub("model", MODEL)), MODEL)
     placed = place_manifest(world.context, manifest)
-    assert blob.stat() == before
+    assert before.matches(blob.stat())
     assert {each.path: each.how for each in placed.files}["model.safetensors"] == "there already"
     told: list[object] = []
     place_manifest(world.context, manifest, progress=told.append)
@@ -78,9 +80,9 @@ def test_force_moves_it_aside_and_keeps_its_bytes(world: World, blob: Path) -> N
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
 def test_a_directory_or_fifo_in_the_way_is_refused_or_moved_aside(
-    world: World, blob: Path, make: object
+    world: World, blob: Path, make: Callable[[Path], None]
 ) -> None:
-    make(blob)  # type: ignore[operator]
+    make(blob)
     manifest = world.keep(manifest_of(from_hub("model", MODEL)), MODEL)
     with pytest.raises(StoreError, match="in the way"):
         place_manifest(world.context, manifest)

@@ -15,6 +15,7 @@ from diachunk.manifest import Manifest
 from diachunk.store.adopted import AdoptedFile
 from diachunk.store.files import Files
 from diachunk.store.stamps import Stamp
+from diachunk.transfer.progress import Event, Status
 from fixtures.mounts import mounted
 from fixtures.placing import WEIGHTS, World, assert_clean, component, entry, from_hub, manifest_of
 from fixtures.ram import in_memory
@@ -90,6 +91,13 @@ def test_a_copy_is_a_file_of_its_own_that_its_owner_may_change(world: World, man
     assert blob(world).read_bytes() == WEIGHTS
 
 
+def test_copying_says_how_much_there_is_to_read_and_what_was(world: World, manifest: Manifest) -> None:
+    events: list[Event] = []
+    place_manifest(world.context, manifest, [world.home / "x"], link_mode="copy", progress=events.append)
+    assert [each.left_bytes for each in events if isinstance(each, Status)] == [len(WEIGHTS)]
+    assert sum(each.bytes for each in events) == len(WEIGHTS)
+
+
 def test_another_kind_of_link_asked_for_takes_the_place_of_ours(world: World, manifest: Manifest) -> None:
     for mode in ("copy", "symlink", "hardlink", "symlink", "copy"):
         assert how_of(world, manifest, world.home / "x", mode) == mode
@@ -137,7 +145,7 @@ def test_where_no_link_is_possible_auto_copies_and_says_so(
     with pytest.raises(StoreError, match="takes no symbolic links"):
         place_manifest(world.context, hub)
     assert_clean(world.home)
-    assert not any(each.is_file() for each in world.hub.rglob("*"))
+    assert list(world.hub.iterdir()) == [], "directories of what came to nothing"
 
 
 def test_on_another_file_system_auto_takes_a_symbolic_link(world: World, manifest: Manifest) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,9 +30,9 @@ def read_counting(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
     read: Counter[Path] = Counter()
     real = proof.hash_into
 
-    def counting(path: Path, *arguments: object) -> Stamp:
+    def counting(path: Path, *arguments: Any) -> Stamp:
         read[path] += 1
-        return real(path, *arguments)  # type: ignore[arg-type]
+        return real(path, *arguments)
 
     monkeypatch.setattr(proof, "hash_into", counting)
     return read
@@ -72,9 +74,9 @@ def test_a_digest_of_the_stamp_is_taken_without_reading(
 
 @pytest.mark.parametrize("wrong", [{"sha256": "0" * 64}, {"git": "0" * 40}])
 def test_a_manifest_that_lies_about_a_digest_is_refused_and_nothing_placed(
-    world: World, wrong: dict[str, str]
+    world: World, wrong: dict[str, Any]
 ) -> None:
-    file = replace(entry("model.safetensors", WEIGHTS), **wrong)  # type: ignore[arg-type]
+    file = replace(entry("model.safetensors", WEIGHTS), **wrong)
     manifest = world.keep(manifest_of(Component("model", (file,), UPSTREAM)), MODEL)
     with pytest.raises(IntegrityError, match=r"model/model\.safetensors: its (sha256|git) is"):
         place_manifest(world.context, manifest)
@@ -140,6 +142,49 @@ def test_a_file_that_changed_since_it_was_verified_is_not_placed(world: World) -
     blob.write_bytes(bytes(len(WEIGHTS)))
     with pytest.raises(StoreError, match="not verified"):
         place_manifest(world.context, manifest)
+
+
+def test_an_adopted_file_that_is_only_a_claim_is_not_placed(world: World) -> None:
+    path = world.home / "mine.safetensors"
+    path.write_bytes(bytes(len(WEIGHTS)))
+    file = entry("model.safetensors", WEIGHTS)
+    world.store.blobs.adopted.put(file.blake3, AdoptedFile(path, Stamp.of(path.stat())))
+    for manifest in (
+        manifest_of(Component("model", (file,), UPSTREAM)),
+        manifest_of(Component("model", (file,))),
+    ):
+        with pytest.raises(StoreError, match="not verified"):
+            place_manifest(world.context, manifest, [world.home / "x"])
+
+
+@pytest.mark.parametrize("when", ["before", "amid"])
+def test_a_file_that_changes_while_its_digest_is_computed_gets_no_stamp(
+    world: World, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    manifest = world.keep(manifest_of(from_hub("model", MODEL)), MODEL)
+    blob = world.store.layout.blob(digest_of(WEIGHTS))
+    blob.chmod(0o644)
+    real = proof.hash_into
+
+    def hash_into(path: Path, hashes: Any, read: Callable[[int], None]) -> Stamp:
+        def change(size: int) -> None:
+            if path == blob:
+                with blob.open("r+b") as file:
+                    file.write(bytes(100))
+            read(size)
+
+        if when == "before":
+            change(0)
+            return real(path, hashes, read)
+        return real(path, hashes, change)
+
+    monkeypatch.setattr(proof, "hash_into", hash_into)
+    with pytest.raises(StoreError, match="changed"):
+        place_manifest(world.context, manifest)
+    stamp = read_stamp(world.store.layout.stamp(digest_of(WEIGHTS)))
+    assert stamp is not None
+    assert stamp.sha256 == ""
+    assert not world.hub.exists()
 
 
 def test_bytes_that_rotted_under_their_stamp_are_not_named(world: World) -> None:

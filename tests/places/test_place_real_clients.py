@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from diachunk.api.placing import Placed, place_manifest, undo_manifest
 from diachunk.digest import digest_of
 from diachunk.manifest import Manifest
 from diachunk.places.hub import Hub as HubPlace
+from diachunk.places.records import Records
 from diachunk.testing.hub import Hub
 from fixtures.placing import World, assert_clean, etag, from_hub, is_lfs, manifest_of, tree_of
 from fixtures.programs import (
@@ -105,9 +107,12 @@ class Home:
         return said(run(program, code, self.directory, **environment))
 
     def listed(self, program: Program) -> dict[str, dict[str, list[str]]]:
-        warnings, repositories = json.loads(self.run(program, LIST, **OFFLINE))
+        said_to_be: tuple[list[str], dict[str, dict[str, list[str]]]] = json.loads(
+            self.run(program, LIST, **OFFLINE)
+        )
+        warnings, repositories = said_to_be
         assert warnings == []
-        return repositories  # type: ignore[no-any-return]
+        return repositories
 
     def keep(self, contents: Mapping[str, bytes], commit: str, name: str = SMALL) -> Manifest:
         manifest = manifest_of(from_hub("model", contents, name, commit), name=f"{name}-{commit[:6]}")
@@ -277,14 +282,12 @@ def test_a_client_of_any_age_looks_on_while_files_are_placed(
     home.place(home.keep(OLD, add(hub, OLD)))
     manifest = home.keep(NEW, add(hub, NEW))
     seen = []
-    from diachunk.places.records import Records
-
     real = Records.add
 
-    def looked_at(self: Records, *arguments: object) -> None:
+    def looked_at(self: Records, *arguments: Any) -> None:
         assert list(home.cache.rglob("*.diachunk-tmp"))
         seen.extend([home.listed(HUB_0), home.listed(HUB_2)])
-        real(self, *arguments)  # type: ignore[arg-type]
+        real(self, *arguments)
 
     monkeypatch.setattr(Records, "add", looked_at)
     home.place(manifest, "copy")

@@ -15,6 +15,8 @@ from diachunk.api.context import Context
 from diachunk.api.placing import place_manifest, undo_manifest
 from diachunk.errors import StoreError
 from diachunk.manifest import Manifest
+from diachunk.places.prepare import Preparer
+from diachunk.places.records import Records
 from diachunk.places.tree import Tree
 from fixtures.placing import (
     COMMIT,
@@ -132,6 +134,45 @@ def test_a_wrong_file_that_appears_meanwhile_is_not_overwritten(
     with pytest.raises(StoreError, match="in the way"):
         place_manifest(world.context, manifest, [world.home / "x"])
     assert (world.home / "x" / "model" / "model.safetensors").read_bytes() == b"theirs"
+    assert_clean(world.home)
+
+
+def test_what_another_run_places_between_is_still_ours_to_undo(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = world.keep(manifest_of(from_hub("model", MODEL)), MODEL)
+    real, between = Preparer.prepare, [manifest]
+
+    def prepare(self: Preparer, item: Any) -> Any:
+        made = real(self, item)
+        if item.where.endswith("refs/main") and between:
+            place_manifest(world.context, between.pop(), link_mode="copy")
+        return made
+
+    monkeypatch.setattr(Preparer, "prepare", prepare)
+    placed = place_manifest(world.context, manifest, link_mode="copy")
+    assert {each.how for each in placed.files} == {"copy"}
+    assert undo_manifest(world.context, manifest).left == ()
+    assert tree_of(world.hub) == {}
+
+
+def test_a_file_that_appears_at_the_last_moment_is_not_overwritten(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = world.keep(manifest_of(component("model", MODEL)), MODEL)
+    theirs = world.home / "x" / "model" / "model.safetensors"
+    real = Records.add
+
+    def add(self: Records, *arguments: Any) -> None:
+        real(self, *arguments)
+        theirs.write_bytes(b"theirs")
+
+    monkeypatch.setattr(Records, "add", add)
+    with pytest.raises(StoreError, match="in the way"):
+        place_manifest(world.context, manifest, [world.home / "x"])
+    assert theirs.read_bytes() == b"theirs"
+    undo_manifest(world.context, manifest)
+    assert theirs.read_bytes() == b"theirs"
     assert_clean(world.home)
 
 

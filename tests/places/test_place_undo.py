@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from diachunk.api.placing import place_manifest, undo_manifest
-from diachunk.errors import UsageError
+from diachunk.errors import StoreError, UsageError
 from diachunk.manifest import Manifest
 from fixtures.placing import (
     CODEC,
@@ -100,6 +100,20 @@ def test_what_changed_since_is_left_and_named(world: World, manifest: Manifest) 
     assert (world.repository() / "refs" / "main").read_text() == "f" * 40
 
 
+def test_a_link_in_the_place_of_what_was_put_is_not_ours(world: World, manifest: Manifest) -> None:
+    place_manifest(world.context, manifest, link_mode="copy")
+    ref, blob = (
+        world.repository() / "refs" / "main",
+        world.repository() / "blobs" / etag("config.json", CONFIG),
+    )
+    for path in (ref, blob):
+        path.rename(world.home / path.name)
+        path.symlink_to(world.home / path.name)
+    undone = undo_manifest(world.context, manifest)
+    assert {path for path, _ in undone.left} == {ref, blob}
+    assert (world.home / "main").read_text() == COMMIT
+
+
 def test_what_is_gone_already_is_no_trouble(world: World, manifest: Manifest) -> None:
     place_manifest(world.context, manifest)
     (world.repository() / "snapshots" / COMMIT / "config.json").unlink()
@@ -146,10 +160,32 @@ def test_a_blob_that_a_client_linked_to_since_stays(world: World, manifest: Mani
     theirs.parent.mkdir()
     theirs.symlink_to(f"../../blobs/{name}")
     undone = undo_manifest(world.context, manifest)
-    assert [path.name for path, _ in undone.left] == [name]
+    ((path, why),) = undone.left
+    assert path.name == name
+    assert f"{theirs} needs it too" in why
     assert theirs.read_bytes() == WEIGHTS
-    # a link into the store needs what it leads to: the record stays, and keeps it
-    assert (world.records.ids() == [manifest.id]) == (mode == "symlink")
+    # a link into the store would lead nowhere once the store forgets the file
+    assert not path.is_symlink()
+    assert world.records.ids() == []
+    assert_clean(world.home)
+
+
+def test_a_link_into_the_store_that_must_stay_keeps_its_record(
+    world: World, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place_manifest(world.context, manifest, link_mode="symlink")
+    name = etag("model.safetensors", WEIGHTS)
+    theirs = world.repository() / "snapshots" / ("f" * 40) / "model.safetensors"
+    theirs.parent.mkdir()
+    theirs.symlink_to(f"../../blobs/{name}")
+
+    def refuse(*arguments: object) -> None:
+        raise StoreError("no space left")
+
+    monkeypatch.setattr("diachunk.places.undo.make", refuse)
+    undo_manifest(world.context, manifest)
+    assert theirs.read_bytes() == WEIGHTS
+    assert world.records.ids() == [manifest.id]
 
 
 @pytest.mark.parametrize(
@@ -161,10 +197,20 @@ def test_a_record_that_cannot_be_read_is_as_if_there_were_none(
     place_manifest(world.context, manifest)
     record = world.store.root / "placed" / f"{manifest.hex_id}.json"
     record.write_text(text)
-    with pytest.raises(UsageError, match="was placed"):
-        undo_manifest(world.context, manifest)
+    undone = undo_manifest(world.context, manifest)
+    assert undone.removed == ()
+    assert any(str(record) in each for each in undone.notices)
     place_manifest(world.context, manifest)
     assert (world.repository() / "snapshots" / COMMIT / "config.json").read_bytes() == CONFIG
+
+
+def test_a_record_with_a_digest_that_is_none_is_no_record(world: World, manifest: Manifest) -> None:
+    place_manifest(world.context, manifest)
+    record = world.store.root / "placed" / f"{manifest.hex_id}.json"
+    value = json.loads(record.read_text())
+    value["places"][0]["puts"][0]["blake3"] = "xyz"
+    record.write_text(json.dumps(value))
+    assert world.records.get(manifest.id) == ()
 
 
 @pytest.mark.parametrize("where", ["../../victim", "/etc/victim", "a/../../victim", "a//b", ".", "", "a\0b"])
@@ -183,6 +229,5 @@ def test_a_record_leads_nowhere_outside_of_its_place(world: World, manifest: Man
             "stamp": stamp | {"lists": [], "blake3": "", "sha256": "", "verified_at": 0},
         }
     record.write_text(json.dumps(value))
-    with pytest.raises(UsageError, match="was placed"):
-        undo_manifest(world.context, manifest)
+    assert undo_manifest(world.context, manifest).removed == ()
     assert victim.read_text() == "precious"

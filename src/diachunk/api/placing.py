@@ -100,7 +100,7 @@ def place(
         undo: take away what was placed, as far as it is still that.
         force: move what is in the way aside, in place of giving up.
         dry_run: only look, read no file.
-        progress: told the bytes that have to be read first (Status), then what was read (HASHED) and copied (REUSED).
+        progress: told the bytes that have to be read, to prove or to copy them (Status), then what was read (HASHED).
         home: the store, in place of the configured one.
 
     Raises:
@@ -147,7 +147,7 @@ def place_manifest(
     if not dry_run:
         context.store.catalog.add(manifest)
     held = _held(context, manifest, wanted, progress, read=not dry_run)
-    telling = Telling(_teller(progress, How.HASHED), _teller(progress, How.REUSED))
+    telling = Telling(lambda size: progress(_to_read(size)), _teller(progress))
     writers = [
         Writer(context.store, manifest.id, where, layout, held, mode=mode, force=force, telling=telling)
         for where, layout in wanted
@@ -180,7 +180,11 @@ def undo_manifest(
     records = Records(context.store.layout)
     roots = {cache_of(each, environment).root for each in into}
     chosen = {each.name for each in chosen_of(manifest, components)}
-    placements = [each for each in records.get(manifest.id) if not roots or each.root in roots]
+    known = records.get(manifest.id)
+    placements = [each for each in known if not roots or each.root in roots]
+    if not known and manifest.id in records.ids():
+        damaged = f"{records.path(manifest.id)} cannot be read: what was placed stays where it is"
+        return Placed(manifest, notices=(damaged,))
     if not placements:
         raise UsageError(f"nothing of {manifest.ref} was placed{' there' if roots else ''}")
     undoers = [Undoer(context.store, manifest.id, each) for each in placements]
@@ -224,8 +228,8 @@ def _held(
     if read:
         to_read = missing_digests(needs, held)
         if to_read:
-            progress(Status(sum(needs[number].file.size for number in to_read), 0.0, None, "", ()))
-        held = prove(context.store, needs, held, _teller(progress, How.HASHED))
+            progress(_to_read(sum(needs[number].file.size for number in to_read)))
+        held = prove(context.store, needs, held, _teller(progress))
     return {each.file.blake3: each for each in held}
 
 
@@ -234,13 +238,17 @@ def _clean(workers: Iterable[Writer | Undoer]) -> None:
         worker.clean()
 
 
-def _teller(progress: Listener, how: How) -> Teller:
-    """Turns what is read or copied into events, one at a time."""
+def _to_read(size_bytes: int) -> Status:
+    return Status(size_bytes, 0.0, None, "", ())
+
+
+def _teller(progress: Listener) -> Teller:
+    """Turns what is read into events, one at a time."""
     lock = threading.Lock()
 
     def tell(component: str, size_bytes: int) -> None:
         with lock:
-            progress(Progress(size_bytes, component, how))
+            progress(Progress(size_bytes, component, How.HASHED))
 
     return tell
 

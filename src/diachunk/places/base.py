@@ -200,7 +200,6 @@ def walk_files(root: Path) -> Iterator[Path]:
         below.sort()
         here = Path(directory)
         linked = [name for name in below if (here / name).is_symlink()]
-        below[:] = [name for name in below if name not in linked]
         for name in sorted((*names, *linked)):
             looked_at += 1
             if looked_at > ENTRIES_MAX:

@@ -89,6 +89,8 @@ class Put:
         where = str(value["where"])
         if not where or any(part in ("", ".", "..") for part in where.split("/")) or "\0" in where:
             raise ValueError(where)
+        if texts["blake3"]:
+            parse_digest(texts["blake3"])
         stamp = Stamp.from_object(value.get("stamp"))
         return cls(str(value["component"]), where, How(value["how"]), stamp=stamp, **texts)
 
@@ -137,7 +139,7 @@ class Records:
             return []
 
     def get(self, manifest_id: Digest) -> tuple[Placement, ...]:
-        data = read_hint(self._path(manifest_id), _RECORD_BYTES_MAX)
+        data = read_hint(self.path(manifest_id), _RECORD_BYTES_MAX)
         try:
             value = json.loads(data) if data else None
             if not isinstance(value, dict) or value.get("placed") != _VERSION:
@@ -178,7 +180,7 @@ class Records:
         self._write(manifest_id, left)
 
     def _write(self, manifest_id: Digest, placements: Iterable[Placement]) -> None:
-        path, objects = self._path(manifest_id), [each.to_object() for each in placements]
+        path, objects = self.path(manifest_id), [each.to_object() for each in placements]
         files = self._layout.files
         if objects:
             files.make_dirs(self.directory, self._layout.root)
@@ -188,7 +190,8 @@ class Records:
             with os_errors("flush", self.directory):
                 files.flush_dir(self.directory)
 
-    def _path(self, manifest_id: Digest) -> Path:
+    def path(self, manifest_id: Digest) -> Path:
+        """The record's file, whether it is there or not."""
         return self.directory / f"{manifest_id.hex()}.json"
 
     @contextlib.contextmanager

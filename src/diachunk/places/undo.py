@@ -9,8 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from diachunk.digest import Digest
+from diachunk.errors import DiachunkError
+from diachunk.manifest import ChunkList, FileEntry
 from diachunk.places.base import names_in, walk_files
 from diachunk.places.judge import TEXT_BYTES_MAX, parent
+from diachunk.places.links import CannotLink, make
+from diachunk.places.proof import Held
 from diachunk.places.records import How, Placement, Put, Records, told_of
 from diachunk.places.tree import Found, Tree
 from diachunk.store.files import Files
@@ -38,6 +42,7 @@ class Undoer:
         self._records = Records(store.layout)
         self._id = manifest_id
         self._placement = placement
+        self._store = store
         self._files = Files()
         self._tree = Tree(placement.root, self._files, store.layout.store_id)
         self._readers: dict[str, dict[str, str]] = {}
@@ -88,11 +93,30 @@ class Undoer:
             self.undone.removed.append(self._tree.path(put.where))
             return True
         reader = self._reader_of(put)
-        if reader:
-            self._leave(put, f"{reader} needs it too")
-            # A link into the store would lead nowhere once its file is collected: the record keeps it.
-            return put.how is not How.SYMLINK
-        return self._remove(put)
+        if not reader:
+            return self._remove(put)
+        needs_store = put.how is How.SYMLINK and Path(put.target).is_relative_to(self._store.root)
+        own = needs_store and self._make_own(put)
+        self._leave(put, f"{reader} needs it too{'; it is a file of its own now' if own else ''}")
+        # A link into the store would lead nowhere once its file is collected: the record keeps that.
+        return own or not needs_store
+
+    def _make_own(self, put: Put) -> bool:
+        """Makes a file of a link into the store, which may then go; False where that cannot be done."""
+        if put.stamp is None:
+            return False
+        file = FileEntry(put.where, put.stamp.size, bytes.fromhex(put.blake3), ChunkList.of(()))
+        held, staging = Held(file, Path(put.target), put.stamp), put.staging or parent(put.where)
+        for how in (How.REFLINK, How.HARDLINK, How.COPY):
+            temporary = self._tree.temporary()
+            try:
+                with self._tree.directory(staging) as fd:
+                    make(held, fd, temporary, how, self._files, lambda size: None)
+                self._tree.put(put.where, staging, temporary)
+                return True
+            except (CannotLink, DiachunkError, OSError):
+                self._tree.discard(staging, temporary)
+        return False
 
     def _take_mark(self, put: Put) -> bool:
         """What only marks the directory goes with the last of it."""

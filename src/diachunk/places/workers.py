@@ -35,8 +35,9 @@ def at_once(work: Callable[[_Item, Teller], _Result], items: Sequence[_Item], te
         tell(component, size_bytes)
 
     with ThreadPoolExecutor(max(1, min(len(items), os.cpu_count() or 2)), "diachunk-hash") as pool:
-        jobs = [pool.submit(work, item, telling) for item in items]
         try:
+            # Also what is interrupted while it starts a thread: that one would not even be known to the pool.
+            jobs = [pool.submit(work, item, telling) for item in items]
             return [job.result() for job in jobs]
         except BaseException:
             stopping.set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from diachunk.digest import Digest
@@ -35,10 +35,10 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Telling:
-    """Whom to tell of bytes: (component, bytes) that were read to see what they are, or copied."""
+    """Whom to tell: of bytes that are about to be copied, and of (component, bytes) that were read."""
 
-    hashed: Teller
-    copied: Teller
+    expected: Callable[[int], None]
+    read: Teller
 
 
 class Writer:
@@ -80,7 +80,7 @@ class Writer:
             held,
             mode,
             layout.staging,
-            lambda size: telling.copied(layout.component, size),
+            lambda size: telling.read(layout.component, size),
             self._say,
         )
         self.written = Written()
@@ -140,7 +140,7 @@ class Writer:
                 case Text():
                     return judge.text(item)
 
-        judged = at_once(judge_one, list(self._items.values()), self._telling.hashed)
+        judged = at_once(judge_one, list(self._items.values()), self._telling.read)
         return dict(zip(self._items, judged, strict=True))
 
     def _refuse(self, judged: Mapping[str, Judged]) -> None:
@@ -155,6 +155,7 @@ class Writer:
     def _round(self, judged: Mapping[str, Judged]) -> bool:
         """Prepares, records, renames. False if something changed since it was judged: then all is judged anew."""
         made: dict[str, Made] = {}
+        self._expect(judged)
         try:
             for where, each in judged.items():
                 if each.verdict.to_put:
@@ -170,6 +171,13 @@ class Writer:
         finally:
             for ready in made.values():
                 self._tree.discard(ready.staging, ready.temporary)
+
+    def _expect(self, judged: Mapping[str, Judged]) -> None:
+        """Only copies take time to make."""
+        to_put = [self._items[where] for where, each in judged.items() if each.verdict.to_put]
+        size_bytes = sum(item.file.size for item in to_put if isinstance(item, Spot))
+        if self._mode is LinkMode.COPY and size_bytes:
+            self._telling.expected(size_bytes)
 
     def _still_held(self, made: Mapping[str, Made]) -> None:
         """What is to be linked to is there while no collection runs; from here on the record keeps it."""
@@ -191,7 +199,9 @@ class Writer:
         base = Put(self._layout.component, where, made.how, stamp=made.stamp, target=made.target)
         match item:
             case Spot():
-                return replace(base, blake3=item.file.blake3.hex(), readers=item.readers)
+                return replace(
+                    base, blake3=item.file.blake3.hex(), readers=item.readers, staging=made.staging
+                )
             case Text():
                 needs = needs_of(item, judged.before)
                 return replace(base, before=judged.before, needs=needs, staging=made.staging)

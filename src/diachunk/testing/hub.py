@@ -34,6 +34,7 @@ _API = re.compile(
     r"/api/models/(?P<name>.+?)(?:/(?P<verb>revision|tree)/(?P<revision>[^/]+)(?:/(?P<path>.+))?)?"
 )
 _RESOLVE = re.compile(r"/(?P<name>[^/]+(?:/[^/]+)?)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+_CACHED = re.compile(r"/api/resolve-cache/models/(?P<name>.+?)/(?P<revision>[0-9a-f]{40})/(?P<path>.+)")
 _LINK_SECONDS = 3600
 
 
@@ -58,6 +59,7 @@ class Hub(Trouble):
         granted: tokens that may have the files of gated repositories.
         renamed: old name -> name of today: asked for by the old one, a 307 leads to the new one.
         page_size: entries in one answer of the tree API.
+        resolve_cache: small files are redirected too, by 307 to /api/resolve-cache/..., as at the real Hub since 2025.
         missing_status: with which RepoNotFound comes; the real Hub says 401 to who has not logged in.
         links: their lifetime (see `links_expire`).
     """
@@ -69,6 +71,7 @@ class Hub(Trouble):
         self.granted: set[str] = set()
         self.renamed: dict[str, str] = {}
         self.page_size = page_size
+        self.resolve_cache = False
         self.missing_status: Literal[401, 404] = 404
         self.links = Links(clock)
         self._ranges = True
@@ -179,7 +182,7 @@ class Hub(Trouble):
 
     def _answer_hub(self, request: Request, turn: _Turn) -> Reply:
         path = request.path.partition("?")[0]
-        if path.startswith("/api/"):
+        if path.startswith("/api/") and not _CACHED.fullmatch(path):
             turn.subject = path
             return self._finish("hub", Part.API, request, turn, self._api(request, path))
         return self._finish("hub", Part.RESOLVE, request, turn, self._resolve(request, path, turn))
@@ -206,7 +209,8 @@ class Hub(Trouble):
         return replies.model_info(name, commit, private=private, gated=gated, blobs=blobs)
 
     def _resolve(self, request: Request, path: str, turn: _Turn) -> Reply:
-        match = _RESOLVE.fullmatch(path)
+        cached = _CACHED.fullmatch(path)
+        match = cached or _RESOLVE.fullmatch(path)
         if match is None:
             turn.subject = path
             return replies.error(404, "Sorry, we can't find the page you are looking for.")
@@ -223,6 +227,8 @@ class Hub(Trouble):
             return replies.entry_not_found(turn.subject, commit)
         if file.lfs:
             return replies.large_file(file, commit, self._link(file))
+        if self.resolve_cache and not cached:
+            return replies.redirected_to_cache(path, name, file, commit)
         return self._without_ranges(replies.small_file(self._as_asked(request), file, commit))
 
     def _refused(self, request: Request, name: str) -> Reply | None:

@@ -110,6 +110,13 @@ def small_file(request: Request, file: HubFile, commit: Commit) -> Reply:
     )
 
 
+def redirected_to_cache(path: str, repository: str, file: HubFile, commit: Commit) -> Reply:
+    """307, relative, to where the commit's small files may be cached by whoever stands between; it has no ETag."""
+    query = urlencode({path: "", "etag": f'"{file.etag}"'})
+    location = f"/api/resolve-cache/models/{repository}/{commit.id}/{quote(file.path)}?{query}"
+    return moved(location).with_headers(X_Repo_Commit=commit.id, Accept_Ranges="bytes")
+
+
 def large_file(file: HubFile, commit: Commit, location: str) -> Reply:
     """`/REPO/resolve/REV/PATH` of a file that lies in LFS: a redirect, with the file's own size and name."""
     headers = {
