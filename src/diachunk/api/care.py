@@ -219,13 +219,27 @@ def rm(targets: Iterable[str], *, home: Home = None) -> tuple[list[Manifest], Co
     """
     context = Context.make(home)
     manifests = [resolve(text, context, local=True).manifest for text in targets]
+    notes = _take_out(context, manifests)
+    collected = _collector(context).collect(removing=manifests)
+    collected.notes += notes
+    return manifests, collected
+
+
+def _take_out(context: Context, manifests: Iterable[Manifest]) -> list[str]:
+    """Takes checkpoints out of the places where other programs are shown them; returns what to tell of it."""
     placed = context.store.catalog.placed()
+    notes = []
     for manifest in manifests:
         if manifest.id in placed:
             from diachunk.api.placing import undo_manifest
 
-            undo_manifest(context, manifest)
-    return manifests, _collector(context).collect(removing=manifests)
+            undone = undo_manifest(context, manifest)
+            if undone.removed:
+                notes.append(
+                    f"{manifest.ref}: no longer shown to other programs ({len(undone.removed)} names)"
+                )
+            notes += [f"left {path}: {why}" for path, why in undone.left]
+    return notes
 
 
 def gc(

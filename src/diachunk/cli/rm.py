@@ -30,10 +30,13 @@ def rm(
     with stopping_means("run the same again to finish"):
         manifests, collected = diachunk.rm(target)
     for manifest in manifests:
-        talk.say(f"removed {manifest.ref} ({manifest.hex_id[:16]})")
+        talk.say(f"removed {text.ref(manifest.ref)} ({manifest.hex_id[:16]})")
+    for note in collected.notes:
+        talk.say(f"  {note}")
     talk.say(f"{text.size(collected.freed_bytes)} freed")
     talk.emit(
         "done",
         removed=[{"ref": each.ref, "id": each.hex_id} for each in manifests],
         freed_bytes=collected.freed_bytes,
+        notes=collected.notes,
     )

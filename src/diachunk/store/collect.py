@@ -33,10 +33,11 @@ class Removed:
 
 @dataclass(slots=True)
 class Collected:
-    """What a collection removed (or, dry, would)."""
+    """What a collection removed (or, dry, would). `notes`: what a person should know beside that."""
 
     removed: list[Removed] = field(default_factory=list)
     kept_bytes: int = 0
+    notes: list[str] = field(default_factory=list)
 
     @property
     def freed_bytes(self) -> int:
