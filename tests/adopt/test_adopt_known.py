@@ -152,6 +152,26 @@ def test_nothing_is_noted_twice_and_nothing_that_is_proven(lab: Lab, base: Path,
     assert adopt_known(context, facts) == 0
 
 
+def test_a_part_is_noted_as_a_part_and_counts_as_nothing(lab: Lab, base: Path, home: Path) -> None:
+    blob = lab.blob(lab.put_cache(base), "model.safetensors")
+    os.truncate(blob, 3_000_000)
+    context = Context.make(home)
+    assert adopt_known(context, facts_of(lab.manifest)) < 1000  # the small files
+    entry = next(file for _, file in lab.manifest.walk() if file.path == "model.safetensors")
+    (record,) = context.store.blobs.adopted.get(entry.blake3)
+    assert (record.path, record.spoiled) == (blob, True)
+
+
+def test_a_second_place_for_a_file_counts_once(lab: Lab, base: Path, home: Path) -> None:
+    cache = lab.put_cache(base)
+    context = Context.make(home)
+    assert adopt_known(context, facts_of(lab.manifest)) == lab.manifest.total_bytes
+    twin = cache / "models--a--twin" / "blobs" / lab.blob(cache, "model.safetensors").name
+    twin.parent.mkdir(parents=True)
+    twin.write_bytes((lab.files / "model.safetensors").read_bytes())
+    assert adopt_known(context, facts_of(lab.manifest)) == 0
+
+
 def test_a_file_that_changed_after_it_was_noted_is_not_used_unread(
     lab: Lab, base: Path, home: Path, hub: Hub
 ) -> None:

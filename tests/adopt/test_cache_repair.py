@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import diachunk
+from diachunk.api import known_files
 from diachunk.api.cache_report import CacheReport, CacheState
 from diachunk.api.caches import verify_caches
 from diachunk.testing.hub import Hub
@@ -36,6 +37,19 @@ def assert_right(lab: Lab, cache: Path) -> None:
     for path in lab.files.rglob("*.*"):
         assert (snapshot / path.relative_to(lab.files)).read_bytes() == path.read_bytes()
     assert not list(cache.rglob("*.diachunk-tmp"))
+
+
+def test_a_manifest_that_only_ships_with_diachunk_saves_as_much(
+    lab: Lab, base: Path, home: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store has never heard of it."""
+    monkeypatch.setattr(known_files, "bundled_manifests", lambda: iter([lab.manifest]))
+    cache = lab.put_cache(base)
+    damage.flip(lab.blob(cache, "model.safetensors"), 3_000_000)
+    report = verify_caches(["hub"], repair=True, home=home)
+    assert report.exit_code == 0
+    assert 0 < report.fetched_bytes < 400_000
+    assert_right(lab, cache)
 
 
 @pytest.mark.parametrize(
@@ -70,12 +84,24 @@ def test_what_a_manifest_knows_costs_only_its_bad_chunks(lab: Lab, base: Path, h
 def test_a_copy_elsewhere_on_this_machine_is_enough(lab: Lab, client: str, base: Path, home: Path) -> None:
     """The twin's blob is the same file; no hub answers."""
     cache = lab.put_cache(base, client, twin=True)
+    twin = next((cache / "models--lab--twin" / "blobs").iterdir())
+    twin.chmod(0o444)
     damage.flip(lab.blob(cache, "model.safetensors"), 3_000_000)
     report = verify_caches(["hub"], repair=True, home=home)
     assert (report.exit_code, report.fetched_bytes) == (0, 0)
     assert_right(lab, cache)
-    twin = next((cache / "models--lab--twin" / "blobs").iterdir())
     assert not os.path.samefile(twin, lab.blob(cache, "model.safetensors"))  # the user's own is not linked to
+
+
+def test_a_copy_that_is_damaged_too_is_no_cure(lab: Lab, base: Path, home: Path, quick: None) -> None:
+    cache = lab.put_cache(base, twin=True)
+    blob = lab.blob(cache, "model.safetensors")
+    damage.flip(blob, 3_000_000)
+    damage.flip(next((cache / "models--lab--twin" / "blobs").iterdir()), 4_000_000)
+    before = blob.read_bytes()
+    report = verify_caches(["hub"], repair=True, home=home)
+    assert (report.exit_code, mended(report)) == (4, [])
+    assert blob.read_bytes() == before
 
 
 def test_a_vocoder_cut_off_is_cured_from_an_origin(lab: Lab, base: Path, home: Path) -> None:
@@ -133,6 +159,21 @@ def test_a_placed_file_is_mended_although_the_store_has_the_same_damage(
     assert report.exit_code == 0
     assert_right(lab, cache)
     assert_store_is_right(home)
+
+
+def test_a_placed_file_that_was_mended_can_still_be_taken_away(
+    lab: Lab, base: Path, home: Path, hub: Hub
+) -> None:
+    diachunk.fetch(lab.manifest_file, home=home)
+    diachunk.place(str(lab.manifest_file), link_mode="copy", home=home)
+    cache = base / ".cache" / "huggingface" / "hub"
+    blob = lab.blob(cache, "model.safetensors")
+    blob.unlink()
+    blob.write_bytes(bytes(100))
+    assert verify_caches(["hub"], repair=True, home=home).exit_code == 0
+    assert_right(lab, cache)
+    diachunk.place(str(lab.manifest_file), undo=True, home=home)
+    assert not blob.exists()
 
 
 def test_without_any_source_it_says_so_and_changes_nothing(

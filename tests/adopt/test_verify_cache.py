@@ -124,6 +124,19 @@ def test_what_nobody_knows_is_listed_and_is_no_error(lab: Lab, base: Path, home:
     assert report.exit_code == 0
 
 
+def test_a_stranger_of_the_same_size_is_no_damaged_vocoder(lab: Lab, base: Path, home: Path) -> None:
+    """But a right one is known wherever it lies."""
+    know(home, lab.native_file)
+    elsewhere = base / ".cache" / "dia" / "old"
+    elsewhere.mkdir(parents=True)
+    shutil.copyfile(lab.weights, elsewhere / "right.pth")
+    (elsewhere / "other.pth").write_bytes(bytes(lab.native.total_bytes))
+    report = verify_caches(["dia"], home=home)
+    states = {file.path.name: file.state for file in report.files}
+    assert states == {"right.pth": CacheState.OK, "other.pth": CacheState.UNKNOWN}
+    assert report.exit_code == 0
+
+
 def test_links_that_lead_nowhere_are_found(lab: Lab, client: str, base: Path, home: Path) -> None:
     blob = lab.blob(lab.put_cache(base, client), "model.safetensors")
     blob.unlink()
@@ -206,6 +219,17 @@ def test_a_cache_that_is_not_there_is_no_error(home: Path) -> None:
     report = verify_caches(["hub", "descript", "dia"], home=home)
     assert (report.exit_code, report.files) == (0, ())
     assert [there for _, _, there in report.roots] == [False] * 3
+
+
+def test_no_store_is_needed_to_check(
+    lab: Lab, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage.flip(lab.blob(lab.put_cache(base), "model.safetensors"), 3_000_000)
+    no_store = tmp_path / "file"
+    no_store.write_text("")
+    report = verify_caches(["hub"], home=no_store)
+    assert [file.label for file in report.wrong] == [MODEL]
+    assert report.exit_code == 4
 
 
 def test_an_unknown_kind_is_refused(home: Path) -> None:

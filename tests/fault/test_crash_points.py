@@ -13,7 +13,9 @@ import pytest
 
 import diachunk
 from diachunk.limits import CHUNK_BYTES, KiB
-from fixtures.crash_operations import BY_NAME, Operation
+from fixtures.cache_truth import temporaries
+from fixtures.crash_operation import Operation
+from fixtures.crash_operations import BY_NAME
 from fixtures.crash_points import CrashServer, Stopped, counted_origin
 from fixtures.crash_world import LANES, Lab, World, make_lab
 from fixtures.ram import in_memory
@@ -119,8 +121,8 @@ def go_on(operation: Operation, world: World, point: str) -> int:
 
 
 def sweep_later(world: World) -> None:
-    """Two days later everything temporary is swept."""
-    ago = time.time() - 2 * 86400
+    """Eight days later everything temporary is swept."""
+    ago = time.time() - 8 * 86400
     for name in leftovers(world):
         os.utime(world.root / name, (ago, ago), follow_symlinks=False)
     diachunk.gc(home=world.home)
@@ -184,3 +186,4 @@ def test_whatever_is_killed_anywhere_leaves_only_truth_and_can_be_done_again(
         if "vain" not in name and leftovers(world):  # those stay unfinished
             sweep_later(world)
             assert leftovers(world) == [], point
+        assert temporaries(world) == [], point

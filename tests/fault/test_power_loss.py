@@ -36,7 +36,12 @@ pytestmark = pytest.mark.skipif(sys.platform == "darwin", reason="knows the call
 
 SOURCE = Path(diachunk.__file__).parent
 SAME = (NOTHING, NAMES_AND_SIZES, NAMES, BYTES)
-TAKEN_OVER = ("fetch", "fetch-to", "publish", "publish-copy", "move", "repair")
+TAKEN_OVER = (
+    *("fetch", "fetch-to", "publish", "publish-copy", "move", "repair"),
+    *("draft", "publish-recipe", "place", "place-symlinks", "place-copies", "place-undo", "place-undo-all"),
+    *("adopt", "mend-hub", "mend-placed", "mend-descript", "preload"),
+)
+FLUSHES = frozenset({"flush_data", "flush_dir", "make_dirs", "make_root", "fsync", "fdatasync"})
 RUN_EACH = 8
 """Every how many'th of the disks that look different from all before is also run on."""
 
@@ -184,17 +189,20 @@ def test_without_any_one_of_the_flushes_something_goes_wrong(
 
 def flushing_calls() -> set[tuple[str, int]]:
     """(file, line) of every call in the source that flushes, or lets flush."""
-    found = set()
-    for path in SOURCE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                durable = any(each.arg == "durable" for each in node.keywords)
-                if (
-                    node.func.attr in ("flush_data", "flush_dir", "make_dirs", "fsync", "fdatasync")
-                    or durable
-                ):
-                    found.add((str(path.relative_to(SOURCE)), node.lineno))
-    return found
+    return {
+        (str(path.relative_to(SOURCE)), node.lineno)
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if flushes(node, node.func)
+    }
+
+
+def flushes(call: ast.Call, name: ast.Attribute) -> bool:
+    if name.attr == "flush":
+        return ast.unparse(name.value).endswith("tree")
+    durable = [ast.unparse(each.value) for each in call.keywords if each.arg == "durable"]
+    return name.attr in FLUSHES or durable not in ([], ["False"])
 
 
 def test_every_place_in_the_source_that_flushes_was_seen_to(

@@ -15,5 +15,6 @@ __all__ = ["base", "home", "own_environment", "quick", "small", "tiny_dia"]
 def hub(tiny_dia: TinyDia) -> Iterator[Hub]:
     """A Hub with the tiny Dia and its vocoder, under their real names."""
     with Hub() as hub:
+        hub.resolve_cache = True
         tiny_dia.put_on(hub)
         yield hub

@@ -11,7 +11,7 @@ import pytest
 
 from diachunk.testing.bad_server import BadServer
 from diachunk.testing.hub import Hub
-from fixtures.programs import TRANSFORMERS, diachunk, run, said
+from fixtures.programs import TRANSFORMERS, diachunk, python_of, run, said
 from fixtures.tiny_dia import (
     MODEL,
     MODEL_COMMIT,
@@ -73,6 +73,34 @@ def test_repositories_without_a_recipe_speak_too(hub: Hub, tmp_path: Path) -> No
         "preprocessor_config.json",
         "model.safetensors",
     }
+
+
+def test_a_program_is_started_with_all_that_its_project_names(hub: Hub, tmp_path: Path) -> None:
+    """Nothing but the project file is there at first; the second time the hub is not needed."""
+    (tmp_path / "diachunk.toml").write_text('checkpoints = ["dia-1.6b"]\n')
+    program = ("run", "--", python_of(TRANSFORMERS), "-c", SPEAK)
+    first = said(diachunk(tmp_path, *program, HF_ENDPOINT=hub.url)).splitlines()[-1]
+    # the vocoder came through diachunk, in Range requests, and was not asked for again
+    assert all(each.range for each in hub.requests if each.file)
+    hub.close()
+    again = said(diachunk(tmp_path, *program, HF_ENDPOINT=hub.url)).splitlines()[-1]
+    assert again == first
+    assert json.loads(first)[0] > 10_000
+
+
+def test_a_checkpoint_that_shares_the_vocoder_fetches_none_of_it(hub: Hub, tmp_path: Path) -> None:
+    hub.add(
+        "lab/other", {"config.json": b"{}", "other.safetensors": hashlib.shake_256(b"other").digest(200_000)}
+    )
+    other = tmp_path / "other.toml"
+    shipped = (RECIPES / "dia-1.6b.toml").read_text()
+    vocoder = shipped[shipped.rindex("[[component]]") :]
+    other.write_text(f'name = "lab/other"\n[[component]]\nname = "model"\nhub = "lab/other"\n{vocoder}')
+    said(diachunk(tmp_path, "fetch", "dia-1.6b", HF_ENDPOINT=hub.url))
+    sent = hub.bytes_sent()
+    snapshot = Path(said(diachunk(tmp_path, "fetch", other, HF_ENDPOINT=hub.url)))
+    assert hub.bytes_sent() - sent == 2 + 200_000
+    assert (snapshot / "vocoder" / "model.safetensors").is_file()
 
 
 # The native form

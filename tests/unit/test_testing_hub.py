@@ -160,6 +160,19 @@ def test_a_large_file_leads_to_the_second_host(hub: Hub, ask: Client) -> None:
     assert not [name for name in [*reply.headers, *followed.headers] if name.lower().startswith("x-xet")]
 
 
+def test_a_small_file_may_be_redirected_as_well(hub: Hub, ask: Client) -> None:
+    hub.resolve_cache = True
+    commit = hub.add(REPO, FILES)
+    reply = ask(resolve("sub/merges.txt"), "HEAD", follow=False)
+    assert (reply.status, reply.headers["X-Repo-Commit"]) == (307, commit)
+    assert reply.headers["Location"].startswith(f"/api/resolve-cache/models/{REPO}/{commit}/sub/merges.txt?")
+    followed = ask(resolve("sub/merges.txt"), Range="bytes=2-")
+    assert (followed.status, followed.data) == (206, b"b\n")
+    assert followed.headers["ETag"] == f'"{hub.file(REPO, "sub/merges.txt").git_id}"'
+    assert [each.file for each in hub.requests] == ["sub/merges.txt"] * 3
+    assert ask(resolve("model.safetensors"), "HEAD", follow=False).status == 302
+
+
 @pytest.mark.parametrize("path", ["config.json", "model.safetensors"])
 def test_ranges_are_honoured(ask: Client, path: str) -> None:
     data = FILES[path]

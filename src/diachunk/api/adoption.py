@@ -104,7 +104,7 @@ def adopt(
     started_at = time.monotonic()
     directories = [Path(os.path.abspath(each)) for each in sources]
     for each in directories:
-        if "\0" in str(each) or not each.exists():
+        if "\0" in str(each) or not os.path.exists(each):
             raise UsageError(f"{each}: no such file or directory")
     context = Context.make(home)
     manifests, recipes = _known([os.fspath(each) for each in targets], context)

@@ -198,7 +198,7 @@ class Inspection:
                 digests.add(parse_digest(real.name))
             for digest in digests:
                 blob = store.layout.blob(digest)
-                if blob.exists() and os.path.samefile(real, blob):
+                if os.path.exists(blob) and os.path.samefile(real, blob):
                     store.layout.files.unlink(store.layout.stamp(digest))
         except (StoreError, OSError, ValueError):
             return

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +20,9 @@ from diachunk.api.cache_report import CacheState
 from diachunk.api.context import Context
 from diachunk.api.known_files import KnownFile
 from diachunk.errors import DiachunkError, IntegrityError, Interrupted, StoreError, UsageError
-from diachunk.places.links import CannotLink, make
+from diachunk.places.links import CannotLink, Made, make
 from diachunk.places.proof import Held, Need, find_held
-from diachunk.places.records import How
+from diachunk.places.records import How, Records
 from diachunk.places.tree import Tree
 from diachunk.store.adopted import AdoptedFile
 from diachunk.store.files import Files
@@ -209,8 +209,9 @@ def put_in_place(store: Store, root: Path, path: Path, held: Held, copied: Calla
         for how in _WAYS:
             temporary = tree.temporary()
             try:
-                make(held, fd, temporary, how, files, copied)
-                files.rename(Path(temporary), Path(path.name), dir_fd=fd)
+                made = make(held, fd, temporary, how, files, copied)
+                with _recorded(store, root, where, made):
+                    files.rename(Path(temporary), Path(path.name), dir_fd=fd)
             except CannotLink:
                 continue
             finally:
@@ -219,3 +220,24 @@ def put_in_place(store: Store, root: Path, path: Path, held: Held, copied: Calla
             files.flush_dir(fd)
             return how
     raise StoreError(f"cannot put a file at {path}")
+
+
+@contextlib.contextmanager
+def _recorded(store: Store, root: Path, where: str, made: Made) -> Iterator[None]:
+    """What `place` put there stays diachunk's own, to be taken away again: its record is of the new file then."""
+    records = Records(store.layout)
+    ours = [
+        (manifest_id, placement.kind, put)
+        for manifest_id in records.ids()
+        for placement in records.get(manifest_id)
+        for put in placement.puts
+        if placement.root == root and put.where == where and put.ours
+    ]
+    if not ours:
+        yield
+        return
+    with records.alone():
+        for manifest_id, kind, put in ours:
+            renewed = replace(put, how=made.how, stamp=made.stamp, target=made.target)
+            records.add(manifest_id, kind, root, [renewed])
+        yield

@@ -152,12 +152,26 @@ class Upstream:
             self._draft(source, wanted, group)
         except Interrupted:
             raise
-        except DiachunkError as error:  # what came before it is here all the same
+        except DiachunkError as error:
             self.errors |= {each.mends: error for each in group}
+            if isinstance(error, IntegrityError) and len(wanted) > 1:
+                self._draft_each(source, wanted, group)
         knowledge = Knowledge(self._context.store)
         hashes = {mends: (file, knowledge.find(file)) for mends, file in wanted.items()}
         held = {mends: self._held(file, found) for mends, (file, found) in hashes.items() if found}
         return {mends: each for mends, each in held.items() if each is not None}
+
+    def _draft_each(
+        self, source: StatedComponent, wanted: dict[Path, StatedFile], group: Sequence[_Lost]
+    ) -> None:
+        """One that comes wrong ends the run for all of them: the others are had one by one."""
+        for mends, file in wanted.items():
+            try:
+                self._draft(source, {mends: file}, group)
+            except Interrupted:
+                raise
+            except DiachunkError as error:
+                self.errors[mends] = error
 
     def _sized(self, source: StatedComponent, files: Sequence[StatedFile]) -> dict[str, StatedFile]:
         """The same files with the sizes that upstream states: a damaged file's own size may be wrong."""

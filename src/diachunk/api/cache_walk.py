@@ -88,8 +88,10 @@ def _look(place: Place, path: Path) -> Oddity | None:
     label = label_of(place, path)
     try:
         status = os.lstat(path)
-    except OSError:
+    except FileNotFoundError:
         return None  # gone since
+    except OSError as error:
+        return Oddity(path, label, CacheState.UNREADABLE, why=error.strerror or "")
     if path.name.endswith(_UNFINISHED):
         return Oddity(path, label, CacheState.LEFTOVER, status.st_blocks * 512)
     if stat.S_ISREG(status.st_mode):
@@ -134,7 +136,9 @@ def _loose_refs(place: Place) -> Iterator[Oddity]:
         repository = place.root / name
         for path in walk_files(repository / "refs"):
             text = (read_hint(path, 256) or b"").decode("ascii", "replace")
-            if path.name.endswith(".tmp") or (is_commit(text) and (repository / "snapshots" / text).is_dir()):
+            if path.name.endswith(".tmp") or (
+                is_commit(text) and os.path.isdir(repository / "snapshots" / text)
+            ):
                 continue
             why = f"says {text[:48]!r}, which is no commit"
             if is_commit(text):

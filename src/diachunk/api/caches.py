@@ -47,7 +47,7 @@ def verify_caches(
     inspection.look()
     report = CacheReport(
         (),
-        tuple((place.kind, place.root, place.root.is_dir()) for place in places),
+        tuple((place.kind, place.root, os.path.isdir(place.root)) for place in places),
         inspection.checked_bytes,
         0.0,
     )

@@ -4,14 +4,17 @@ the store. Nothing is hashed here, and no name is believed: all of it is claims,
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from diachunk.api.context import Context, bundled_manifests
+from diachunk.digest import Digest
+from diachunk.errors import ManifestError
 from diachunk.limits import KiB
-from diachunk.manifest import FileEntry
+from diachunk.manifest.outline import FileOutline, Outline
 from diachunk.places import Wanted, caches
 from diachunk.places.base import names_in, regular_size, walk_files
 from diachunk.places.hub_names import repository_of
@@ -79,19 +82,27 @@ def find_prefixes(
     """
     found = _Collected(wanted, whole=False)
     by_digest: dict[str, list[int]] = {}
+    by_name: dict[str, list[int]] = {}
+    by_suffix: dict[str, list[int]] = {}
     for index, each in enumerate(wanted):
         for digest in filter(None, (each.sha256, each.git)):
             by_digest.setdefault(digest, []).append(index)
+        if each.size >= _TELLING_BYTES:
+            by_name.setdefault(each.name, []).append(index)
+            by_suffix.setdefault(Path(each.name).suffix, []).append(index)
     for place in caches(environment):
         if place.kind == "hub":
             _add(found, _digest_named(place.root, by_digest), (context.store,))
-        else:
-            same = _same_suffix if place.kind == "descript" else _same_name
-            _add(found, _alike((each.path for each in place.entries()), wanted, same), (context.store,))
+            continue
+        for entry in place.entries():
+            same = (
+                by_suffix.get(entry.path.suffix) if place.kind == "descript" else by_name.get(entry.path.name)
+            )
+            _add(found, ((index, entry.path) for index in same or ()), (context.store,))
     for path in _files_below(directories):
-        indexes = [index for part in path.name.split(".") for index in by_digest.get(part, ())]
-        _add(found, ((index, path) for index in indexes), (context.store,))
-        _add(found, _alike([path], wanted, _same_name), (context.store,))
+        named = [index for part in path.name.split(".") for index in by_digest.get(part, ())]
+        same = [*named, *by_name.get(path.name, ())]
+        _add(found, ((index, path) for index in same), (context.store,))
     return found.paths
 
 
@@ -165,7 +176,7 @@ def foreign(
 def _files_below(directories: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
     for each in directories:
         path = Path(os.path.abspath(each))
-        yield from walk_files(path) if path.is_dir() else (path,)
+        yield from walk_files(path) if os.path.isdir(path) else (path,)
 
 
 def _name_tells(path: Path, wanted: Wanted) -> bool:
@@ -179,22 +190,6 @@ def _digest_named(root: Path, by_digest: Mapping[str, Sequence[int]]) -> Iterato
         blobs = root / name / "blobs"
         for blob in names_in(blobs) if repository_of(name) else ():
             yield from ((index, blobs / blob) for index in by_digest.get(blob.partition(".")[0], ()))
-
-
-def _alike(
-    paths: Iterable[Path], wanted: Sequence[Wanted], same: Callable[[Path, Wanted], bool]
-) -> Iterator[tuple[int, Path]]:
-    large = [(index, each) for index, each in enumerate(wanted) if each.size >= _TELLING_BYTES]
-    for path in paths if large else ():
-        yield from ((index, path) for index, each in large if same(path, each))
-
-
-def _same_suffix(path: Path, wanted: Wanted) -> bool:
-    return path.suffix == Path(wanted.name).suffix
-
-
-def _same_name(path: Path, wanted: Wanted) -> bool:
-    return path.name == wanted.name
 
 
 # --- the store -----------------------------------------------------------------------------------------------
@@ -236,22 +231,20 @@ def _add_stamped(store: Store, found: _Collected) -> None:
 def _add_stated(store: Store, found: _Collected) -> None:
     """Complete files of which a manifest says that they have the digest."""
     indexes = _by_digest(found.wanted)
-    seen: set[bytes] = set()
+    seen: set[Digest] = set()
+    bundled = (Outline.of(manifest) for manifest in bundled_manifests())
+    for outline in (*store.catalog.outlines(), *bundled) if indexes else ():
+        for file in outline.files():
+            names = (("sha256", file.sha256), ("git", file.git))
+            matching = {index for name in names for index in indexes.get(name, ())} - found.paths.keys()
+            if matching and file.blake3 not in seen:
+                seen.add(file.blake3)
+                _add_held(store, file, matching, found)
 
-    def consider(file: FileEntry) -> None:
-        matching = {
-            index
-            for name in (("sha256", file.sha256), ("git", file.git))
-            for index in indexes.get(name, ())
-            if index not in found.paths
-        }
-        if matching and file.blake3 not in seen:
-            seen.add(file.blake3)
-            path = store.blobs.find(file.blake3, file.size, file.chunks).path
-            for index in matching if path is not None else ():
-                assert path is not None
+
+def _add_held(store: Store, file: FileOutline, indexes: Iterable[int], found: _Collected) -> None:
+    with contextlib.suppress(ManifestError):  # damaged chunk lines: `verify` tells of those
+        path = store.blobs.find(file.blake3, file.size, file.chunks()).path
+        if path is not None:
+            for index in indexes:
                 found.add(index, path)
-
-    for manifest in (*store.catalog.manifests(), *bundled_manifests()) if indexes else ():
-        for _, file in manifest.walk():
-            consider(file)

@@ -98,7 +98,7 @@ def _stated_by(component: RecipeComponent) -> Iterator[StatedFile]:
         file = path.relative_to(snapshot).as_posix()
         if (upstream.files and not _fits(file, upstream.files)) or _fits(file, upstream.exclude):
             continue
-        blob = posixpath.basename(os.readlink(path)) if path.is_symlink() else ""
+        blob = posixpath.basename(os.readlink(path)) if os.path.islink(path) else ""
         algorithm, size = algorithm_of(blob), regular_size(path)
         if algorithm and size is not None:
             names = {algorithm: blob}

@@ -199,7 +199,7 @@ def walk_files(root: Path) -> Iterator[Path]:
     for directory, below, names in os.walk(root):
         below.sort()
         here = Path(directory)
-        linked = [name for name in below if (here / name).is_symlink()]
+        linked = [name for name in below if os.path.islink(here / name)]
         for name in sorted((*names, *linked)):
             looked_at += 1
             if looked_at > ENTRIES_MAX:
@@ -240,8 +240,8 @@ def leads_outside(path: Path, directory: Path) -> bool:
 def plain_leftovers(root: Path) -> Iterator[tuple[Path, int]]:
     """Temporary files of placing and of fetching, and links that lead nowhere."""
     for path in walk_files(root):
-        if path.is_symlink():
-            if not path.exists():
+        if os.path.islink(path):
+            if not os.path.exists(path):
                 yield path, 0
         elif path.name.endswith((TEMPORARY_SUFFIX, ".diachunk-partial")):
             yield path, regular_size(path) or 0

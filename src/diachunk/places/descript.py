@@ -6,6 +6,7 @@ It looks in the home directory alone: no variable moves this cache.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class Descript:
             path = self.root / name
             size = regular_size(path)
             if size is not None and name.endswith(".pth") and not name.startswith("."):
-                outside = path.is_symlink() and leads_outside(path, self.root)
+                outside = os.path.islink(path) and leads_outside(path, self.root)
                 yield Entry(path, size, "", "", f"descript/{name}", file=name, shared=outside)
 
     def leftovers(self) -> Iterator[tuple[Path, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -39,7 +40,7 @@ class Directory:
             if size is None or path.name.endswith(_UNFINISHED):
                 continue
             name = path.relative_to(self.root).as_posix()
-            outside = path.is_symlink() and leads_outside(path, self.root)
+            outside = os.path.islink(path) and leads_outside(path, self.root)
             yield Entry(path, size, "", "", f"{self.root.name}/{name}", file=name, shared=outside)
 
     def leftovers(self) -> Iterator[tuple[Path, int]]:

@@ -57,7 +57,7 @@ class Hub:
                     (each, repository / "blobs" / name) for each in indexes if wanted[each].size == size
                 )
             for path in walk_files(repository / "snapshots"):
-                if not path.is_symlink():
+                if not os.path.islink(path):
                     found = by_name.get((path.name, regular_size(path) or 0), ())
                     yield from ((index, path) for index in found)
 
@@ -81,7 +81,7 @@ class Hub:
 
     def _repositories(self) -> Iterator[Path]:
         for name in names_in(self.root):
-            if repository_of(name) and (self.root / name).is_dir():
+            if repository_of(name) and os.path.isdir(self.root / name):
                 yield self.root / name
 
 
@@ -113,7 +113,7 @@ def _entries_of(repository: Path) -> Iterator[Entry]:
             name,
             commit,
             file,
-            shared=path.is_symlink() and leads_outside(path, blobs),
+            shared=os.path.islink(path) and leads_outside(path, blobs),
         )
 
 

@@ -180,10 +180,10 @@ class Records:
         self._write(manifest_id, left)
 
     def _write(self, manifest_id: Digest, placements: Iterable[Placement]) -> None:
+        """Within `alone`, which has made the directory."""
         path, objects = self.path(manifest_id), [each.to_object() for each in placements]
         files = self._layout.files
         if objects:
-            files.make_dirs(self.directory, self._layout.root)
             data = json.dumps({"placed": _VERSION, "places": objects}, indent=0).encode()
             files.replace_text(path, data, durable=True)
         elif files.unlink(path):

@@ -242,7 +242,6 @@ class Catalog:
         """Notes what a recipe became. Only saves work, so it is not flushed."""
         path = self._layout.recipe(key)
         if self.drawn(key) != manifest_id:
-            self._layout.files.make_dirs(path.parent, self._layout.root)
             self._layout.files.replace_text(path, f"{manifest_id.hex()}\n".encode())
 
     # --- pins ----------------------------------------------------------------------------------------------

@@ -123,21 +123,21 @@ class Drafts:
     def path(self, file: StatedFile) -> Path:
         return self._layout.draft(file.key, "partial")
 
-    def open(self, file: StatedFile, verdict: Callable[[Partial], Hashes]) -> Draft:
+    def open(self, file: StatedFile, verdict: Callable[[Partial], Hashes | None]) -> Draft:
         """The draft of a stated file, made if it is not there.
 
         Args:
-            verdict: called once every piece is in place and flushed: computes the file's digests, and raises
-                unless they are what was stated.
+            verdict: called once every piece is in place and flushed: the file's digests, or None unless they are
+                what was stated; then it stays a draft.
         """
         path = self.path(file)
-        self._layout.files.make_dirs(path.parent, self._layout.root)
         if regular(path) is None and os.path.lexists(path):
             with os_errors("repair", path):
                 self._layout.files.move_aside(path)
 
         def finish(partial: Partial) -> None:
-            self._finish(file, partial, verdict(partial))
+            if (hashes := verdict(partial)) is not None:
+                self._finish(file, partial, hashes)
 
         return Draft(path, file.pieces(), self._layout.files, finish)
 
@@ -169,7 +169,6 @@ class Drafts:
             "digests": hashes.digests.hex(),
         }
         path = self._layout.draft(file.key, "json")
-        self._layout.files.make_dirs(path.parent, self._layout.root)
         self._layout.files.replace_text(path, json.dumps(record).encode())
 
     def recall(self, file: StatedFile) -> Hashes | None:

@@ -29,7 +29,6 @@ from diachunk.transfer.incomplete import incomplete
 from diachunk.transfer.neighbours import gone_again, wait_for_neighbour
 from diachunk.transfer.offers import local_offers, network_offer, prefix_offers
 from diachunk.transfer.progress import (
-    Event,
     FileDone,
     How,
     Listener,
@@ -39,35 +38,10 @@ from diachunk.transfer.progress import (
     silent,
 )
 from diachunk.transfer.session import Offer, Outcome, Session
-from diachunk.transfer.trials import NotAsStated, Trials
+from diachunk.transfer.trials import NotAsStated, Told, Trials
 
 _ROUNDS_MAX = 64
 Known = Callable[[StatedFile], Hashes | None]
-
-
-class _Told:
-    """In front of a listener: a file that is complete is said to be so once, whatever rounds came to nothing."""
-
-    def __init__(self, listener: Listener) -> None:
-        self.wrong: dict[Digest, NotAsStated] = {}
-        self._listener = listener
-        self._done: set[tuple[str, str]] = set()
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, FileDone):
-            key = event.component, event.path
-            if key in self._done or key in {
-                (each.file.component, each.file.path) for each in self.wrong.values()
-            }:
-                return
-            self._done.add(key)
-        self._listener(event)
-
-    def take_back(self, file: StatedFile, told_bytes: int, reused_bytes: int) -> None:
-        """Of a file that is fetched anew."""
-        reused_bytes = min(reused_bytes, told_bytes)
-        self._listener(Progress(-reused_bytes, file.component, How.REUSED))
-        self._listener(Progress(reused_bytes - told_bytes, file.component, How.FETCHED))
 
 
 class Drafting:
@@ -94,7 +68,7 @@ class Drafting:
         self._known = known
         self._prefixes = list(prefixes)
         self._max_down_bps = max_down_bps
-        self._listener = _Told(listener)
+        self._listener = Told(listener)
         self._trials = Trials(self._sources, listener)
         self._counted: set[Digest] = set()
         self._doubts = 0

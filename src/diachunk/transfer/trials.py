@@ -15,7 +15,7 @@ from diachunk.manifest.stated import StatedFile
 from diachunk.schedule.health import Health
 from diachunk.schedule.work import BlobFacts
 from diachunk.sources.base import Selective, Source
-from diachunk.transfer.progress import Listener, Notice
+from diachunk.transfer.progress import Event, FileDone, How, Listener, Notice, Progress
 
 _TOLD_MAX = 10
 _MIXED_MAX = 3
@@ -38,6 +38,31 @@ class _Trial:
     suspects: list[int]
     alone: int | None = None
     tales: list[str] = field(default_factory=list)
+
+
+class Told:
+    """In front of a listener: a file that is complete is said to be so once, whatever rounds came to nothing."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.wrong: dict[Digest, NotAsStated] = {}
+        self._listener = listener
+        self._done: set[tuple[str, str]] = set()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, FileDone):
+            key = event.component, event.path
+            if key in self._done or key in {
+                (each.file.component, each.file.path) for each in self.wrong.values()
+            }:
+                return
+            self._done.add(key)
+        self._listener(event)
+
+    def take_back(self, file: StatedFile, told_bytes: int, reused_bytes: int) -> None:
+        """Of a file that is fetched anew."""
+        reused_bytes = min(reused_bytes, told_bytes)
+        self._listener(Progress(-reused_bytes, file.component, How.REUSED))
+        self._listener(Progress(reused_bytes - told_bytes, file.component, How.FETCHED))
 
 
 class Trials:
@@ -166,7 +191,7 @@ class Trials:
 def _hopeless(file: StatedFile, tales: Iterable[str]) -> IntegrityError:
     return IntegrityError(
         f"{file.label}: {file.stated} was stated, but {'; '.join(tales)}",
-        hint="it was damaged or changed at its source: name another one with --origin URL",
+        hint="run the same again to fetch it anew; if that ends the same, name another source: --origin URL",
     )
 
 
