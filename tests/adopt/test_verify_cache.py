@@ -221,9 +221,7 @@ def test_a_cache_that_is_not_there_is_no_error(home: Path) -> None:
     assert [there for _, _, there in report.roots] == [False] * 3
 
 
-def test_no_store_is_needed_to_check(
-    lab: Lab, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_store_is_needed_to_check(lab: Lab, base: Path, tmp_path: Path) -> None:
     damage.flip(lab.blob(lab.put_cache(base), "model.safetensors"), 3_000_000)
     no_store = tmp_path / "file"
     no_store.write_text("")
