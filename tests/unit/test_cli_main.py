@@ -84,6 +84,27 @@ def test_every_verb_explains_itself_without_pythons_names_for_types(verb: str) -
     assert "Arguments:" not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        ("fetch", "[TARGET]"),
+        ("place", "TARGET"),
+        ("publish", "SOURCE..."),
+        ("diff", "A B"),
+        ("verify", "[TARGET]..."),
+        ("run", "PROGRAM [ARGS]..."),
+    ],
+)
+def test_the_usage_line_reads_as_in_a_man_page(verb: str, arguments: str) -> None:
+    assert run(verb, "-h").stdout.splitlines()[0] == f"Usage: diachunk {verb} [OPTIONS] {arguments}"
+
+
+def test_what_is_for_peers_is_taken_and_not_shown_yet() -> None:
+    assert not any(word in run("fetch", "-h").stdout for word in ("--max-up", "--linger", "share", "discover"))
+    done = run("fetch", "./none.json", "--max-up", "1M", "--linger", "1m", "--no-share", "--no-discover")
+    assert "none.json: no such manifest file" in done.stderr
+
+
 def test_version() -> None:
     assert run("--version").stdout == f"diachunk {__version__}\n"
 
@@ -106,6 +127,10 @@ def test_nothing_asked_shows_the_help_and_is_a_usage_error() -> None:
         ("fetch x --linger long", "'long' is not a duration"),
         ("gc --older-than never", "'never' is not a duration"),
         ("fetch", "name a checkpoint to fetch"),
+        ("run", "name the program to run"),
+        ("run --locked --", "name the program to run"),
+        ("fetch --include *.json", "--include needs a TARGET"),
+        ("fetch lab/x --exclude *.json", "lab/x: files can be picked of hub:ORG/REPO alone"),
         ("fetch nobody/knows", "nothing here is called nobody/knows"),
         ("fetch ./none.json", "none.json: no such manifest file"),
         ("verify --in /nowhere", "to verify a directory, name the one checkpoint that it should hold"),

@@ -96,7 +96,8 @@ def test_a_whole_file() -> None:
         ("stores = '/a'", "stores: a list of strings"),
         ("origins = [1]", "origins: a list of strings"),
         ("max_down = 5", "max_down: a string"),
-        ("max_down = 'fast'", "'fast' is not a size"),
+        ("max_down = 'fast'", "max_down: 'fast' is not a size"),
+        ("max_up = '5'", "max_up: '5': under 1 kB a second"),
         ("pins = ['a']", "pins: a table"),
         ("pins = {a = 'latest'}", "pins: a table"),
         ("limits = 5", "limits: a table"),
@@ -203,7 +204,7 @@ def test_limits_of_several_files_add_up_and_have_to_agree(
 
 def test_a_wrong_variable_is_named(files: tuple[dict[str, str], Path]) -> None:
     environment, site = files
-    with pytest.raises(UsageError, match="'fast' is not a size"):
+    with pytest.raises(UsageError, match="DIACHUNK_MAX_DOWN: 'fast' is not a size"):
         load_config({**environment, "DIACHUNK_MAX_DOWN": "fast"}, site)
 
 

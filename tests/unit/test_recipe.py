@@ -86,6 +86,7 @@ def test_several_files_at_one_template() -> None:
     assert [file.path for file in upstream.files] == ["x/y.bin", "z"]
 
 
+X_TWICE = "".join(f'[[component.file]]\npath = "{x}"\nsize = 0\nsha256 = "{SHA256}"\n' for x in "xX")
 HUB = '[[component]]\nname = "c"\nhub = "org/repo"\n'
 URL = f'[[component]]\nname = "c"\nurl = "https://h/f"\npath = "f"\nsize = 1\nsha256 = "{SHA256}"\n'
 
@@ -143,9 +144,7 @@ URL = f'[[component]]\nname = "c"\nurl = "https://h/f"\npath = "f"\nsize = 1\nsh
         ),
         ('name = "a"\n[[component]]\nurl = "https://h/{path}"\nfile = []', "needs files"),
         (
-            'name = "a"\n[[component]]\nurl = "https://h/{path}"\n'
-            + f'[[component.file]]\npath = "x"\nsize = 0\nsha256 = "{SHA256}"\n'
-            + f'[[component.file]]\npath = "X"\nsize = 0\nsha256 = "{SHA256}"\n',
+            f'name = "a"\n[[component]]\nurl = "https://h/{{path}}"\n{X_TWICE}',
             "a path of its own",
         ),
     ],
@@ -177,7 +176,8 @@ def test_names_of_repositories(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "/", "a/", "/a", "a/b/c", "a b", "a@b", "..", "a/..", "a--b/c", "a/b?x", "a/b#c", "á/b", "a/b\n"]
+    "name",
+    ["", "/", "a/", "/a", "a/b/c", "a b", "a@b", "..", "a/..", "a--b/c", "a/b?x", "a/b#c", "á/b", "a/b\n"],
 )
 def test_what_is_no_name_of_a_repository(name: str) -> None:
     with pytest.raises(ManifestError):

@@ -17,7 +17,7 @@ from diachunk.store.catalog import Catalog
 from diachunk.store.files import Files
 from diachunk.store.stamps import Stamp
 from diachunk.store.store import Store
-from store_files import DATA, DIGEST, PIECES, fill, keep, leftovers, listing, manifest_of
+from store_files import DATA, DIGEST, PIECES, chunk_list, fill, keep, leftovers, listing, manifest_of
 
 ONE = manifest_of("lab/a", {"model/deep/a.bin": PIECES, "vocoder/b.bin": PIECES[:2]})
 TWO = manifest_of("lab/a", {"model/deep/a.bin": PIECES[1:]}, "v2")
@@ -196,6 +196,10 @@ def test_an_adopted_file_is_linked_where_it_is(store: Store, tmp_path: Path) -> 
     mine.write_bytes(DATA)
     store.blobs.adopted.put(DIGEST, AdoptedFile(mine, Stamp.of(mine.stat())))
     link = store.snapshots.build(ONE) / "model" / "deep" / "a.bin"
+    assert not link.is_symlink(), "nobody has read it yet"
+    stamp = Stamp.of(mine.stat()).adding(chunk_list=chunk_list(PIECES).id)
+    store.blobs.adopted.put(DIGEST, AdoptedFile(mine, stamp))
+    store.snapshots.build(ONE)
     assert os.readlink(link) == str(mine)
     fill(store)
     store.snapshots.build(ONE)

@@ -213,6 +213,13 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> 
     assert list(listing(tmp_path)) == ["f"]
 
 
+def test_a_store_whose_mark_is_gone_gets_a_new_one_also_where_something_was_placed(tmp_path: Path) -> None:
+    layout = Layout.open(tmp_path / "store")
+    (layout.root / "placed").mkdir()
+    (layout.root / "store.json").unlink()
+    assert Layout.open(layout.root).store_id != layout.store_id
+
+
 def test_small_files_are_read_whole_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"x" * 100)
     os.mkfifo(tmp_path / "fifo")

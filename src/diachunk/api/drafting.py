@@ -38,10 +38,26 @@ class Knowledge:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._files: dict[tuple[int, str], list[FileOutline]] | None = None
+        self._files: dict[tuple[int, str], list[FileOutline]] = {}
+        self._ids: frozenset[Digest] | None = None
+
+    def find_or_read(self, file: StatedFile) -> Hashes | None:
+        """As `find`; a blob that was recorded as this file and that nothing proves is read rather than fetched."""
+        found = self.find(file)
+        path = self._store.drafts.claimed(file) if found is None else None
+        if path is None:
+            return found
+        try:
+            read = hash_one(path, git=bool(file.git))
+        except (IntegrityError, StoreError):
+            return None
+        if not matches(file, read) or path != self._store.layout.blob(read.blake3):
+            return None
+        _record(self._store, path, read)
+        return self._store.drafts.recall(file)
 
     def find(self, file: StatedFile) -> Hashes | None:
-        """The digests of a complete file that is what was stated; None if none is known."""
+        """The digests of a complete file that is what was stated; None if none is known. Reads nothing."""
         found = self._store.drafts.recall(file)
         if found is not None:
             return found
@@ -52,8 +68,10 @@ class Knowledge:
         return None
 
     def _index(self) -> dict[tuple[int, str], list[FileOutline]]:
-        if self._files is None:
-            self._files = {}
+        # A neighbour that fetched the same files leaves a manifest, and forgets its drafts' records right after.
+        ids = frozenset(self._store.catalog.ids())
+        if ids != self._ids:
+            self._ids, self._files = ids, {}
             for outline in self._store.catalog.outlines():
                 for each in outline.files() if outline.chunking == RULE else ():
                     for name in filter(None, (each.sha256, each.git)):
@@ -108,12 +126,14 @@ def draw(
     store = context.store
     knowledge = Knowledge(store)
     files = list({file.key: file for file in stated.walk()}.values())
-    prefixes = adopt_stated(context, [file for file in files if knowledge.find(file) is None], listener)
+    prefixes = adopt_stated(
+        context, [file for file in files if knowledge.find_or_read(file) is None], listener
+    )
     drafting = Drafting(
         store,
         open_stated(stated, context, origins),
         context.config.limits,
-        known=knowledge.find,
+        known=knowledge.find_or_read,
         prefixes=prefixes,
         max_down_bps=max_down_bps or context.config.max_down_bps,
         listener=listener,

@@ -21,6 +21,8 @@ from diachunk.manifest.stated import StatedFile
 from diachunk.manifest.strict_json import describe, quote
 
 RECIPE_BYTES_MAX = 1024 * 1024
+PATTERNS_MAX = 256
+"""Each is matched with every path of the repository."""
 PLACE_KINDS = ("hub", "descript", "dia")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -170,6 +172,9 @@ def _hub(entry: dict[str, Any], where: str) -> HubUpstream:
     except ManifestError as error:
         raise ManifestError(f"{where}: {error.message}", hint=error.hint) from error
     files, exclude = _strings(entry, "files", where), _strings(entry, "exclude", where)
+    for patterns in (files, exclude):
+        if sum(any(char in each for char in "*?[") for each in patterns) > PATTERNS_MAX:
+            raise ManifestError(f"{where}: more than {PATTERNS_MAX} patterns; names may be many more")
     return HubUpstream(named.repository, named.revision, files, exclude)
 
 

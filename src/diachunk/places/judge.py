@@ -74,6 +74,8 @@ class Judge:
         if not found.is_file:
             return Judged(Verdict.IN_THE_WAY, found)
         recorded = self.known.get(spot.where)
+        if recorded is not None and recorded.how.is_link:
+            recorded = None  # a run was stopped before it put the link here
         unchanged = (
             recorded is not None and recorded.stamp is not None and recorded.stamp.matches(found.status)
         )

@@ -48,7 +48,7 @@ class Preparer:
             IntegrityError: the bytes copied are not the file's.
         """
         with self.tree.directory(parent(item.where), make=True):
-            pass
+            self.tree.settle_root()
         staging = self.staging or parent(item.where)
         if isinstance(item, Text):
             how = How.MARK if item.manner is Manner.MARK else How.TEXT

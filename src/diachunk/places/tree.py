@@ -69,7 +69,9 @@ class Tree:
         self._files = files
         self._head = f".{owner}-"
         self._touched: set[str] = set()
+        self._found: set[str] = set()
         self._made: set[str] = set()
+        self._root_is_sure = False
 
     def path(self, where: str) -> Path:
         return self.root / where
@@ -121,13 +123,21 @@ class Tree:
                 raise error
         with self.trouble("create", ""):
             self._files.make_root(self.root)
+            self._root_is_sure = True
             return os.open(self.root, _ENTER)
+
+    def settle_root(self) -> None:
+        """Before names are given: whoever made the root may have been killed before its own name was flushed."""
+        if not self._root_is_sure:
+            self._root_is_sure = True
+            for each in self.root.parents:
+                self._files.settle(each)
 
     def _enter(self, fd: int, part: str, here: str, *, make: bool) -> int:
         if make:
+            self._touched.add(posixpath.dirname(here))  # also for one that is there, as in `found`
             with self.trouble("create", here), contextlib.suppress(FileExistsError):
                 os.mkdir(part, dir_fd=fd)
-                self._touched.add(posixpath.dirname(here))
                 self._made.add(here)
         try:
             return os.open(part, _ENTER | os.O_NOFOLLOW, dir_fd=fd)
@@ -207,6 +217,12 @@ class Tree:
         self._touched.add(head)
         return self.path(head) / aside
 
+    def found(self, where: str) -> None:
+        """Says that a name was given (or taken) before: whoever did that may have been killed before it was flushed."""
+        while where:
+            where = posixpath.dirname(where)
+            self._found.add(where)
+
     def remove(self, where: str) -> None:
         """Removes a name. It is well if it is gone already."""
         head, name = posixpath.split(where)
@@ -223,16 +239,20 @@ class Tree:
             self.remove(posixpath.join(staging, temporary))
 
     def remove_empty(self, head: str) -> None:
-        """Removes a directory if it is empty, then those above it, not the root itself."""
+        """Removes a directory if it is empty, then those above it, not the root itself. One that is gone already was
+        removed by a run that did not get further.
+        """
         while head:
             above, name = posixpath.split(head)
             try:
                 with self.directory(above) as fd:
                     os.rmdir(name, dir_fd=fd)
+                self._touched.discard(head)
+                self._touched.add(above)
+            except FileNotFoundError:
+                self.found(head)
             except (OSError, StoreError):
                 return
-            self._touched.discard(head)
-            self._touched.add(above)
             head = above
 
     def abandon(self) -> None:
@@ -252,7 +272,11 @@ class Tree:
                         os.unlink(name, dir_fd=fd)
 
     def flush(self) -> None:
-        """Makes every name that was given or taken since durable."""
+        """Makes every name that was given, taken or found since durable."""
+        for head in sorted(self._found - self._touched, key=lambda each: -each.count("/")):
+            with contextlib.suppress(OSError, StoreError), self.directory(head) as fd:
+                self._files.flush_dir(fd)
+        self._found.clear()
         for head in sorted(self._touched, key=lambda each: -each.count("/")):
             with (
                 self.trouble("flush", head),

@@ -78,13 +78,15 @@ class Undoer:
         """Whether the record of it can go: it was taken away, is gone, or is not ours any more."""
         found = self._tree.look(put.where)
         if found is None:
+            self._tree.found(put.where)
             return True
         other = others.get(put.where)
         if other is not None and other.blake3 == put.blake3 and (put.blake3 or other.target == put.target):
             return self._leave(put, "another placed checkpoint needs it too")
         if not self._is_still(put, found):
             if put.before and self._is_still(replace(put, target=put.before), found):
-                return True  # a run that was stopped put it back already
+                self._tree.found(put.where)  # a run that was stopped put it back already
+                return True
             return self._leave(put, "it was changed since")
         if put.how is How.TEXT and put.before and put.needs and self._tree.look(put.needs) is not None:
             before = put.before.encode("utf-8", "surrogateescape")
@@ -121,7 +123,9 @@ class Undoer:
     def _take_mark(self, put: Put) -> bool:
         """What only marks the directory goes with the last of it."""
         found = self._tree.look(put.where)
-        if found is not None and self._is_still(put, found):
+        if found is None:
+            self._tree.found(put.where)
+        elif self._is_still(put, found):
             if names_in(self._tree.path(parent(put.where))) != [posixpath.basename(put.where)]:
                 return True
             self._remove(put)

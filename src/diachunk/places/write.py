@@ -218,6 +218,8 @@ class Writer:
             for where in [each for each, item in self._items.items() if isinstance(item, kind)]:
                 each, ready = judged[where], made.get(where)
                 if ready is None:
+                    if each.put is not None and each.put.ours:
+                        self._tree.found(where)
                     self.written.hows[where] = each.put.how if each.put is not None else How.KEPT
                     continue
                 if not self._unchanged(where, each):

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import fnmatch
 import queue
+import re
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -172,23 +173,33 @@ def _choose(found: Repository, upstream: HubUpstream) -> tuple[StatedFile, ...]:
     Raises:
         UsageError: one that it names is not there, or nothing is.
     """
-    chosen = list(found.files)
+    paths = {file.path for file in found.files}
+    left = set(paths)
     if upstream.files:
         for pattern in upstream.files:
-            if not any(_fits(file.path, (pattern,)) for file in found.files):
+            if not _fitting(paths, (pattern,)):
                 raise UsageError(
                     f"{upstream.repository} has no {quote(pattern)} at {upstream.revision:.40}",
                     hint="the repository was changed, or the recipe names another file",
                 )
-        chosen = [file for file in chosen if _fits(file.path, upstream.files)]
-    chosen = [file for file in chosen if not _fits(file.path, upstream.exclude)]
+        left = _fitting(paths, upstream.files)
+    left -= _fitting(paths, upstream.exclude)
+    chosen = [file for file in found.files if file.path in left]
     if not chosen:
         raise UsageError(f"{upstream.repository} has none of the files asked for")
     return tuple(sorted(chosen, key=lambda file: file.path.encode()))
 
 
-def _fits(path: str, patterns: Iterable[str]) -> bool:
-    return any(path == each or fnmatch.fnmatchcase(path, each) for each in patterns)
+def _fitting(paths: Set[str], patterns: Iterable[str]) -> set[str]:
+    """Names are looked up: a recipe may list thousands of them, for a repository of as many."""
+    fitting: set[str] = set()
+    for pattern in patterns:
+        if pattern in paths:
+            fitting.add(pattern)
+        if any(char in pattern for char in "*?["):
+            fits = re.compile(fnmatch.translate(pattern)).match
+            fitting.update(path for path in paths if fits(path))
+    return fitting
 
 
 def _told(error: Exception, wanted: str, upstream: HubUpstream, access: HubAccess) -> DiachunkError:

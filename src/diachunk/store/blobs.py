@@ -218,10 +218,9 @@ class Blobs:
             if os.path.lexists(own):
                 files.move_aside(own)  # damaged, or no file at all
             os.chmod(temporary, files.file_mode & 0o444)
-            # Before the blob has its name: a neighbour that waits for it must never find it without.
-            write_stamp(files, where, stamp)
             files.rename(temporary, own)
             files.flush_dir(own.parent)
+            write_stamp(files, where, stamp)
         except OSError as error:
             raise from_os_error(error, "write", own) from error
 

@@ -173,18 +173,31 @@ class Drafts:
 
     def recall(self, file: StatedFile) -> Hashes | None:
         """What a finished draft became, if the blob is here and was proven to be what was stated."""
-        # 80 bytes a chunk; a chunk can be as small as a byte only in a hostile file.
-        data = read_hint(self._layout.draft(file.key, "json"), 4096 + 200 * (file.size // 1024 + 1024))
-        hashes = _parse_record(data) if data else None
-        if hashes is None or hashes.size != file.size or not matches(file, hashes):
+        hashes = self._recorded(file)
+        if hashes is None:
             return None
         holding = self._blobs.find(hashes.blake3, hashes.size, chunk_list(hashes))
         return hashes if holding.presence is Presence.PROVEN else None
 
+    def claimed(self, file: StatedFile) -> Path | None:
+        """The blob that a finished draft became, where nothing proves that any more: a crash took its stamp, or a
+        neighbour is about to write it.
+        """
+        hashes = self._recorded(file)
+        own = self._layout.blob(hashes.blake3) if hashes else None
+        return own if own is not None and regular(own) is not None else None
+
+    def _recorded(self, file: StatedFile) -> Hashes | None:
+        # 80 bytes a chunk; a chunk can be as small as a byte only in a hostile file.
+        data = read_hint(self._layout.draft(file.key, "json"), 4096 + 200 * (file.size // 1024 + 1024))
+        hashes = _parse_record(data) if data else None
+        return hashes if hashes is not None and matches(file, hashes) else None
+
     def forget(self, file: StatedFile) -> None:
-        """A manifest knows it now."""
-        with contextlib.suppress(StoreError):
-            self._layout.files.unlink(self._layout.draft(file.key, "json"))
+        """A manifest knows it now. The journal is there still if a run was killed right after the rename."""
+        for suffix in ("json", "sums"):
+            with contextlib.suppress(StoreError):
+                self._layout.files.unlink(self._layout.draft(file.key, suffix))
 
 
 def chunk_list(hashes: Hashes) -> ChunkList:

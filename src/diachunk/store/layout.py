@@ -20,7 +20,10 @@ from diachunk.store.mounts import is_network, this_host
 FORMAT = 1
 _MARK = "store.json"
 _GUARD_S = 10.0
-_DIRECTORIES = ("blobs", "manifests", "refs", "pins", "adopted", "drafts", "recipes", "snapshots")
+DIRECTORIES = ("blobs", "manifests", "refs", "pins", "adopted", "drafts", "recipes", "snapshots")
+"""Made with the store."""
+LATER_DIRECTORIES = ("placed",)
+"""Made when they are first needed."""
 
 
 class Layout:
@@ -57,16 +60,17 @@ class Layout:
                 raise StoreError(f"{root} is not a diachunk store")
             if mark is None:
                 mark = cls._create(root, files)
-            for name in _DIRECTORIES if create else ():
+            for name in DIRECTORIES if create else ():
                 if not (root / name).is_dir():
                     files.make_dirs(root / name, root)
         except OSError as error:
-            raise from_os_error(error, "open the store", root) from error
+            doing = "make the store" if isinstance(error, FileNotFoundError) else "open the store"
+            raise from_os_error(error, doing, root) from error
         return cls(root, files, cls._check(root, mark))
 
     @classmethod
     def _create(cls, root: Path, files: Files) -> bytes:
-        strangers = sorted(entry.name for entry in root.iterdir() if entry.name not in _DIRECTORIES)
+        strangers = sorted({entry.name for entry in root.iterdir()} - {*DIRECTORIES, *LATER_DIRECTORIES})
         strangers = [name for name in strangers if not name.startswith(".")]
         if strangers == [_MARK] and (mark := read_small(root / _MARK, 4096)):
             return mark  # Another process made the store since we looked.
@@ -75,13 +79,13 @@ class Layout:
                 f"{root} is not a diachunk store: it holds {strangers[0]}",
                 hint="set DIACHUNK_HOME to an empty or new directory",
             )
-        for name in _DIRECTORIES:  # the mark's own flush makes these durable, too
+        for name in DIRECTORIES:  # the mark's own flush makes these durable, too
             with contextlib.suppress(FileExistsError):
                 os.mkdir(root / name)
                 os.chmod(root / name, files.dir_mode)
         mark = json.dumps({"diachunk_store": FORMAT, "store_id": secrets.token_hex(8)}).encode()
         files.replace_text(root / _MARK, mark, durable=True)
-        for name in _DIRECTORIES:
+        for name in DIRECTORIES:
             files.made_durable(root / name)
         return read_small(root / _MARK, 4096) or mark
 
