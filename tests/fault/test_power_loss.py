@@ -39,7 +39,7 @@ SAME = (NOTHING, NAMES_AND_SIZES, NAMES, BYTES)
 TAKEN_OVER = (
     *("fetch", "fetch-to", "publish", "publish-copy", "move", "repair"),
     *("draft", "publish-recipe", "place", "place-symlinks", "place-copies", "place-undo", "place-undo-all"),
-    *("adopt", "mend-hub", "mend-placed", "mend-descript", "preload"),
+    "preload",
 )
 FLUSHES = frozenset({"flush_data", "flush_dir", "make_dirs", "make_root", "fsync", "fdatasync"})
 RUN_EACH = 8
@@ -79,9 +79,9 @@ def takeovers(recordings: dict[str, Recording]) -> dict[str, list[Recording]]:
     """For each flush of some operations: killed right before it, and run again."""
     return {
         name: [
-            take_over(recordings[name], count)
+            again
             for count, event in enumerate(recordings[name].events)
-            if isinstance(event, Flushed)
+            if isinstance(event, Flushed) and (again := take_over(recordings[name], count))
         ]
         for name in TAKEN_OVER
     }

@@ -25,7 +25,7 @@ from diachunk.schedule.work import BlobFacts, WorkList
 from diachunk.store.drafts import Draft
 from diachunk.store.files import Files
 from diachunk.store.partial import Abandoned
-from diachunk.transfer.following import Follower, publishing
+from diachunk.transfer.following import Follower, publishing, turns
 from fixtures.hub_world import model_files
 
 WAIT_S = 20.0
@@ -42,7 +42,7 @@ class Filled:
         self.data = data
         self.asked: list[tuple[int, int]] = []
         self.draft = Draft(directory / f"{name}.partial", stated(data, name).pieces(), Files(0o755))
-        self.follower = publishing(self.draft, name, lambda a, b: self.asked.append((a, b)), git=git)
+        self.follower = publishing(self.draft, turns(), name, lambda a, b: self.asked.append((a, b)), git=git)
 
     def put(self, index: int) -> None:
         chunks = self.draft.chunks
@@ -184,7 +184,7 @@ def test_a_job_that_fails_is_an_error_of_the_store(tmp_path: Path) -> None:
     def job() -> int:
         raise OSError(5, "Input/output error")
 
-    follower = Follower(one.draft, job)
+    follower = Follower(one.draft, turns(), job)
     follower.start()
     with pytest.raises(StoreError, match="Input/output error"):
         follower.result()

@@ -23,7 +23,7 @@ from diachunk.store.partial import Partial, Vanished
 from diachunk.store.store import Store
 from diachunk.transfer.check import Checked, check_files
 from diachunk.transfer.destination import Destination
-from diachunk.transfer.following import Follower, naming
+from diachunk.transfer.following import Follower, naming, turns
 from diachunk.transfer.incomplete import incomplete
 from diachunk.transfer.neighbours import gone_again, wait_for_neighbour
 from diachunk.transfer.offers import local_offers, network_offer
@@ -242,7 +242,7 @@ class Assembly:
             max_down_bps=self._max_down_bps,
             listener=told,
         )
-        followers = [self._follow(facts, partial) for facts, partial in opened] if self._names else []
+        followers = self._follow(opened) if self._names else []
         try:
             outcome = session.run()
         except Vanished as gone:
@@ -257,11 +257,15 @@ class Assembly:
             raise incomplete(outcome, work)
         self._counted.update((facts.component, facts.path) for facts, _ in opened)
 
-    def _follow(self, facts: BlobFacts, partial: Partial) -> Follower[tuple[str, str]]:
-        follower = naming(partial, git=bool(facts.git))
-        partial.names = follower.result
-        follower.start()
-        return follower
+    def _follow(self, opened: Sequence[tuple[BlobFacts, Partial]]) -> list[Follower[tuple[str, str]]]:
+        at_once = turns()
+        followers = []
+        for facts, partial in opened:
+            follower = naming(partial, at_once, git=bool(facts.git))
+            partial.names = follower.result
+            follower.start()
+            followers.append(follower)
+        return followers
 
     def _check_space(self, files: Sequence[BlobFacts]) -> None:
         needed = sum(facts.size - allocated(self._destination.partial(facts)) for facts in files)

@@ -24,7 +24,7 @@ from diachunk.store.extents import allocated
 from diachunk.store.partial import Partial, Vanished
 from diachunk.store.store import Store
 from diachunk.transfer.assemble import Report, files_at_once
-from diachunk.transfer.following import Follower, publishing
+from diachunk.transfer.following import Follower, publishing, turns
 from diachunk.transfer.incomplete import incomplete
 from diachunk.transfer.neighbours import gone_again, wait_for_neighbour
 from diachunk.transfer.offers import local_offers, network_offer, prefix_offers
@@ -201,8 +201,9 @@ class Drafting:
             max_down_bps=self._max_down_bps,
             listener=told,
         )
+        at_once = turns()
         for number, (file, draft) in enumerate(opened):
-            follower = publishing(draft, file.path, _hastener(session, number), git=bool(file.git))
+            follower = publishing(draft, at_once, file.path, _hastener(session, number), git=bool(file.git))
             followers[file.key] = follower
             follower.start()
         try:

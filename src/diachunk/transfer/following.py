@@ -18,7 +18,7 @@ from diachunk.store.partial import Abandoned, Partial
 
 T = TypeVar("T")
 _BUFFERS = 3
-_AT_ONCE = threading.BoundedSemaphore(4)
+_AT_ONCE = 4
 """Each that is at work holds `_BUFFERS` chunks in memory."""
 
 
@@ -46,13 +46,19 @@ class Growing:
         return b"".join(pieces)
 
 
+def turns() -> threading.Semaphore:
+    """What the followers of one session share: so many are at work at once."""
+    return threading.BoundedSemaphore(_AT_ONCE)
+
+
 class Follower(Generic[T]):
     """Does one job over a partial while that grows, on a thread of its own if it is large. `result` may be asked for
     once it is full.
     """
 
-    def __init__(self, partial: Partial, job: Callable[[], T]) -> None:
+    def __init__(self, partial: Partial, turns: threading.Semaphore, job: Callable[[], T]) -> None:
         self._partial = partial
+        self._turns = turns
         self._job = job
         self._done: list[T] = []
         self._error: BaseException | None = None
@@ -90,7 +96,7 @@ class Follower(Generic[T]):
         except Abandoned as error:
             self._error = error
             return
-        with _AT_ONCE:
+        with self._turns:
             self._work()
 
     def _work(self) -> None:
@@ -101,7 +107,7 @@ class Follower(Generic[T]):
 
 
 def publishing(
-    partial: Partial, name: str, hasten: Callable[[int, int], None], *, git: bool
+    partial: Partial, turns: threading.Semaphore, name: str, hasten: Callable[[int, int], None], *, git: bool
 ) -> Follower[Hashes | None]:
     """Follows a file of unknown chunks: all its digests, as publishing finds them."""
 
@@ -115,13 +121,13 @@ def publishing(
             buffers=_BUFFERS,
         )
 
-    return Follower(partial, job)
+    return Follower(partial, turns, job)
 
 
-def naming(partial: Partial, *, git: bool) -> Follower[tuple[str, str]]:
+def naming(partial: Partial, turns: threading.Semaphore, *, git: bool) -> Follower[tuple[str, str]]:
     """Follows a file of known chunks: its SHA-256 and git's id, under which other programs keep it."""
 
     def job() -> tuple[str, str]:
         return hash_names(partial.fd, partial.chunks.total_bytes, partial.wait_for, git=git)
 
-    return Follower(partial, job)
+    return Follower(partial, turns, job)
