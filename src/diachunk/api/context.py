@@ -16,7 +16,7 @@ from diachunk.manifest import Manifest, decode
 from diachunk.store.store import Store
 
 if TYPE_CHECKING:
-    from diachunk.transfer.assemble import Assembly
+    from diachunk.transfer.assemble import Assembly, First
     from diachunk.transfer.destination import Destination
     from diachunk.transfer.progress import Listener
 
@@ -83,6 +83,7 @@ class Context:
         *,
         manifest_url: str = "",
         names: bool = False,
+        first: First | None = None,
     ) -> Assembly:
         """The engine for one checkpoint: the user's origins, the manifest's, the site's stores as donors.
 
@@ -123,6 +124,7 @@ class Context:
             lower=self.lower_stores,
             max_down_bps=max_down_bps or config.max_down_bps,
             names=names,
+            first=first,
             listener=listener,
         )
 

@@ -18,7 +18,7 @@ from diachunk.errors import TrustError, UsageError
 from diachunk.manifest import Manifest
 from diachunk.manifest.stated import StatedCheckpoint
 from diachunk.store.blobs import Presence
-from diachunk.transfer.assemble import Report, wanted
+from diachunk.transfer.assemble import First, Report, wanted
 from diachunk.transfer.neighbours import gone_again
 from diachunk.transfer.plan import Plan, plan_components, plan_stated
 from diachunk.transfer.progress import Listener, silent, words_only
@@ -72,6 +72,7 @@ def fetch(
     max_down_bps: int | None = None,
     patience_s: float | None = None,
     names: bool = False,
+    first: First | None = None,
     progress: Listener = silent,
     home: str | os.PathLike[str] | None = None,
     settings: Config | None = None,
@@ -90,6 +91,8 @@ def fetch(
         patience_s: give up this long after the last verified chunk, once no source is usable.
         names: also compute the SHA-256 and git's id of what is fetched, on the way, so that `place` has nothing to
             read afterwards.
+        first: given the work list (schedule/work.py), says which of its items to fetch before all others: what
+            somebody who reads the files meanwhile cannot do without.
         progress: called on this thread with typed events; their `bytes` are deltas that add up to
             `plan(...).total_bytes`.
         home: the store, in place of the configured one.
@@ -114,7 +117,7 @@ def fetch(
     destination = context.destination(to, force=force)
     listener = progress if drawing is None else words_only(progress)
     assembly = context.assembly(
-        manifest, destination, origins, max_down_bps, listener, manifest_url=url, names=names
+        manifest, destination, origins, max_down_bps, listener, manifest_url=url, names=names, first=first
     )
     files = wanted(manifest, chosen, merged=destination.merges_equal_files)
     if drawing is None:

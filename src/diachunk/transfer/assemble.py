@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from diachunk.transfer.offers import local_offers, network_offer
 from diachunk.transfer.progress import FileDone, How, Listener, Notice, Progress, Retractable, silent
 from diachunk.transfer.session import Outcome, Session
 
+First = Callable[[WorkList], Iterable[int]]
 _ROUNDS_MAX = 8
 _FILES_AT_ONCE_MIN = 32
 
@@ -76,13 +77,16 @@ class Assembly:
         lower: Sequence[Store] = (),
         max_down_bps: int | None = None,
         names: bool = False,
+        first: First | None = None,
         listener: Listener = silent,
     ) -> None:
-        """With `names`, what becomes present also gets its SHA-256 and git's id computed on the way: other programs'
-        caches keep files under those.
+        """Args:
+        names: also compute SHA-256 and git's id of what becomes present: other caches keep files under those.
+        first: says which items of a work list are wanted before all others.
         """
         self.report = Report()
         self._names = names
+        self._first = first
         self._store = store
         self._destination = destination
         self._sources = sources
@@ -242,6 +246,8 @@ class Assembly:
             max_down_bps=self._max_down_bps,
             listener=told,
         )
+        if self._first:
+            session.hasten_items(self._first(work))
         followers = self._follow(opened) if self._names else []
         try:
             outcome = session.run()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from diachunk.bitmap import Bitmap
@@ -204,12 +204,16 @@ class Session:
     def hasten(self, blob: int, start: int, end: int) -> None:
         """Somebody waits for the bytes [start, end) of a blob: they are fetched before all others."""
         work = self.desk.work
+        self.hasten_items(
+            item
+            for item in work.items_of(blob)
+            if work.offset(item) < end and start < work.offset(item) + work.size(item)
+        )
+
+    def hasten_items(self, items: Iterable[int]) -> None:
+        """The same, item by item."""
         with self.desk.changed:
-            self.desk.schedule.hasten(
-                item
-                for item in work.items_of(blob)
-                if work.offset(item) < end and start < work.offset(item) + work.size(item)
-            )
+            self.desk.schedule.hasten(items)
 
     def _tell_done_files(self) -> None:
         while self.desk.done_files:
