@@ -15,7 +15,20 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import checking, cost, faults, fetching, hub, measure, places, plots, profile, resuming, sharing, size
+from benchmarks import (
+    checking,
+    cost,
+    faults,
+    fetching,
+    hub,
+    measure,
+    places,
+    plots,
+    profile,
+    resuming,
+    sharing,
+    size,
+)
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- measured: written by `make bench` -->", "<!-- end of measured -->"

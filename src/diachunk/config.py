@@ -97,7 +97,14 @@ def _limits(key: str, value: Any) -> Limits:
     return Limits.from_mapping(value)
 
 
-_READERS: Mapping[str, tuple[str, Callable[[str, Any, SettingsFile], Any]]] = {
+def _rate(key: str, text: str) -> int:
+    try:
+        return parse_rate(text)
+    except UsageError as error:
+        raise UsageError(f"{key}: {error.message}", hint=error.hint) from error
+
+
+READERS: Mapping[str, tuple[str, Callable[[str, Any, SettingsFile], Any]]] = {
     "home": ("home", lambda key, value, _: path_of(key, string(key, value))),
     "stores": ("stores", lambda key, value, _: tuple(path_of(key, each) for each in strings(key, value))),
     "origins": ("origins", lambda key, value, _: strings(key, value)),
@@ -105,11 +112,13 @@ _READERS: Mapping[str, tuple[str, Callable[[str, Any, SettingsFile], Any]]] = {
     "checkpoints": ("checkpoints", project.checkpoints),
     "places": ("places", project.places),
     "pins": ("pins", lambda key, value, _: _pins(key, value)),
-    "max_down": ("max_down_bps", lambda key, value, _: parse_rate(string(key, value))),
-    "max_up": ("max_up_bps", lambda key, value, _: parse_rate(string(key, value))),
+    "max_down": ("max_down_bps", lambda key, value, _: _rate(key, string(key, value))),
+    "max_up": ("max_up_bps", lambda key, value, _: _rate(key, string(key, value))),
     "limits": ("limits", lambda key, value, _: _limits(key, value)),
 }
-_NOT_IN_VARIABLES = frozenset({"checkpoints", "pins", "limits"})
+"""Key in a file -> field of Config, and what reads its value: of a variable, the variable's name is the key."""
+NOT_IN_VARIABLES = frozenset({"checkpoints", "pins", "limits"})
+"""Keys that no DIACHUNK_* variable stands for."""
 # A comma may be part of a URL, unless another URL or a path follows it.
 _BETWEEN_URLS = re.compile(r"(?:\s|,(?=[\s,]|\Z|[A-Za-z][A-Za-z0-9+.-]{0,30}://|\.{0,2}/))+")
 _SPLITS: Mapping[str, Callable[[str], list[str]]] = {
@@ -138,9 +147,9 @@ def _read_table(table: Mapping[str, Any], label: str, file: SettingsFile) -> dic
         project.refuse_in_project(table, label)
     values: dict[str, Any] = {}
     for key, value in table.items():
-        if key not in _READERS:
-            raise UsageError(f"{label}: no such setting: {key!r:.60}", hint=f"known: {', '.join(_READERS)}")
-        name, read = _READERS[key]
+        if key not in READERS:
+            raise UsageError(f"{label}: no such setting: {key!r:.60}", hint=f"known: {', '.join(READERS)}")
+        name, read = READERS[key]
         try:
             values[name] = read(key, value, file)
         except UsageError as error:
@@ -213,10 +222,10 @@ def load_config(
 def _read_variables(
     environment: Mapping[str, str], values: dict[str, Any], came_from: dict[str, str]
 ) -> None:
-    for key, (name, read) in _READERS.items():
+    for key, (name, read) in READERS.items():
         variable = f"DIACHUNK_{key.upper()}"
         text = environment.get(variable)
-        if text and key not in _NOT_IN_VARIABLES:
+        if text and key not in NOT_IN_VARIABLES:
             split = _SPLITS.get(key)
             given: Any = [each for each in split(text) if each] if split else text
             values[name], came_from[name] = read(variable, given, _NO_FILE), variable

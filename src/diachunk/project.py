@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from diachunk.errors import UsageError
 PROJECT_FILE = "diachunk.toml"
 LOCK_FILE = "diachunk.lock"
 PLACE_KINDS = ("hub", "descript", "dia")
-"""Caches of other programs, for which `places/` has a file each."""
+"""Caches of other programs, for which `places/` has a file each: what settings may name."""
 REFUSED_KEYS: Mapping[str, str] = {
     "home": "where this machine keeps checkpoints",
     "stores": "which other stores this machine reads",
@@ -45,6 +46,7 @@ GUARD_LIMITS = frozenset(
 _FILE_BYTES_MAX = 1024 * 1024
 _CHECKPOINTS_MAX = 1000
 _TARGET_CHARS_MAX = 2048
+_PATTERN_CHARS_MAX = 1024
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PEER = re.compile(
     r"(\[[0-9A-Fa-f:.%]{2,64}\]|[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?)(?::(\d{1,5}))?"
@@ -61,11 +63,12 @@ class WantedCheckpoint:
     """One member of the set.
 
     Attributes:
-        target: as it is written in the file: what a lock knows it by.
+        target: as it is written in the file.
         components: only these; empty for all.
         places: where to show it, kinds and absolute directories; None where the entry does not say.
         origins: URLs, templates or directories that have this one.
         to: an absolute directory that takes the files in place of the store, or None.
+        include, exclude: of a `hub:` target, which files.
         base: the directory of the file that names it, which relative paths start from.
     """
 
@@ -75,6 +78,15 @@ class WantedCheckpoint:
     origins: tuple[str, ...] = ()
     to: Path | None = None
     base: Path = Path()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """What a lock knows it by: the target, and which of its files, as on a command line."""
+        picked = [word for text in self.include for word in ("--include", text)]
+        picked += [word for text in self.exclude for word in ("--exclude", text)]
+        return " ".join((self.target, *map(shlex.quote, picked)))
 
     @property
     def locator(self) -> str:
@@ -166,7 +178,7 @@ def path_of(key: str, text: str) -> Path:
 
 
 def checkpoints(key: str, value: Any, file: SettingsFile) -> tuple[WantedCheckpoint, ...]:
-    """Reads the set: targets, or tables with `target`, `components`, `places`, `origins`, `to`."""
+    """Reads the set: targets, or tables with `target` and the other fields of WantedCheckpoint."""
     if not isinstance(value, list):
         raise UsageError(
             f'{key}: a list is wanted, such as ["lab/dia", {{target = "lab/dia", to = "weights"}}]'
@@ -180,7 +192,7 @@ def _checkpoint(key: str, value: Any, file: SettingsFile) -> WantedCheckpoint:
     table = {"target": value} if isinstance(value, str) else value
     if not isinstance(table, dict):
         raise UsageError(f"{key}: a string or a table is wanted")
-    known = ("target", "components", "places", "origins", "to")
+    known = ("target", "components", "include", "exclude", "places", "origins", "to")
     for name in table:
         if name not in known:
             raise UsageError(f"{key}: no such setting: {name!r:.60}", hint=f"known: {', '.join(known)}")
@@ -189,6 +201,9 @@ def _checkpoint(key: str, value: Any, file: SettingsFile) -> WantedCheckpoint:
     target = string(f"{key}.target", table["target"])
     if not target or len(target) > _TARGET_CHARS_MAX or _CONTROL.search(target) or target.startswith("-"):
         raise UsageError(f"{key}.target: {target!r:.60} is not a TARGET")
+    include, exclude = (
+        _patterns(f"{key}.{each}", table.get(each, []), target) for each in ("include", "exclude")
+    )
     return WantedCheckpoint(
         target,
         strings(f"{key}.components", table.get("components", [])),
@@ -196,7 +211,20 @@ def _checkpoint(key: str, value: Any, file: SettingsFile) -> WantedCheckpoint:
         strings(f"{key}.origins", table.get("origins", [])),
         _directory(f"{key}.to", string(f"{key}.to", table["to"]), file) if "to" in table else None,
         file.directory,
+        include,
+        exclude,
     )
+
+
+def _patterns(key: str, value: Any, target: str) -> tuple[str, ...]:
+    """Names or patterns of files in a repository."""
+    found = strings(key, value)
+    if found and not target.startswith("hub:"):
+        raise UsageError(f"{key}: files can be picked of hub:ORG/REPO alone", hint="or write a recipe")
+    for text in found:
+        if not text or len(text) > _PATTERN_CHARS_MAX or _CONTROL.search(text):
+            raise UsageError(f"{key}: {text!r:.60} is no name or pattern", hint='such as "*.json"')
+    return found
 
 
 def places(key: str, value: Any, file: SettingsFile) -> tuple[str, ...]:

@@ -124,6 +124,12 @@ def test_what_the_hub_may_answer(tmp_path: Path, fault: Html | Status, words: st
         assert diagnose("--online", HF_ENDPOINT=hub.url).the(words, level)
 
 
+def test_a_hub_behind_a_proxy_that_is_down_is_no_fault_of_the_endpoint(nobody: str) -> None:
+    setting = {"HF_ENDPOINT": "http://hub.example", "http_proxy": f"http://{nobody}"}
+    finding = diagnose("--online", **setting).the("the Hub: hub.example: the proxy:", "fault")
+    assert finding["cure"].startswith("unset https_proxy")
+
+
 def test_another_hub_that_is_not_there(nobody: str) -> None:
     finding = diagnose("--online", HF_ENDPOINT=f"http://{nobody}").the("the Hub:", "fault")
     assert finding["cure"].startswith("unset HF_ENDPOINT")

@@ -179,7 +179,7 @@ def test_json_tells_everything_and_adds_up(dia: Checkpoint, origin: Nginx) -> No
 def test_an_estimate_before_the_start(dia: Checkpoint, origin: Nginx) -> None:
     home = Path(os.environ["DIACHUNK_HOME"])
     capped = run("fetch", dia.target, "-n", "--max-down", "100k")
-    assert "about 60 s at 100.0 kB/s (--max-down)" in capped.stdout
+    assert "about 60 s at 100.0 kB/s (the cap)" in capped.stdout
     assert run("fetch", dia.target, "--origin", origin.url).returncode == 0
     assert int((home / ".last-rate").read_text()) > 1_000_000
     assert run("rm", dia.manifest.hex_id[:16]).returncode == 0

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from diachunk.testing.hub import Hub
 from diachunk.testing.servers import Nginx
 from fixtures.checkpoints import Checkpoint, assert_same_files, published
-from fixtures.command_line import run
+from fixtures.command_line import events_of, run
 
 pytestmark = pytest.mark.loopback
 
@@ -29,3 +30,25 @@ def test_a_server_that_only_the_manifest_names_is_told_once_with_the_command_tha
         done = run(*command[1:])
     assert done.returncode == 0, done.stderr
     assert_same_files(Path(done.stdout.strip()), small)
+
+
+def test_while_the_hub_is_asked_it_is_said_for_whom_one_waits() -> None:
+    pytest.importorskip("huggingface_hub")
+    with Hub() as hub:
+        hub.add("lab/small", {"config.json": b"{}\n"})
+        hub.rate_limit(2, retry_after_s=4)
+        done = run("fetch", "hub:lab/small", HF_ENDPOINT=hub.url)
+        assert done.returncode == 0, done.stderr
+        first = done.stderr.splitlines()[0]
+        assert first.startswith(f"waiting for the Hub ({hub.url.removeprefix('http://')}) for ")
+        hub.rate_limit(2, retry_after_s=4)
+        as_json = run("fetch", "hub:lab/small", "-n", "--json", HF_ENDPOINT=hub.url)
+    assert [each["event"] for each in events_of(as_json.stdout)] == ["notice", "plan", "done"]
+
+
+def test_a_commit_is_cut_short_where_people_read_it() -> None:
+    pytest.importorskip("huggingface_hub")
+    with Hub() as hub:
+        commit = hub.add("lab/small", {"config.json": b"{}\n"})
+        done = run("fetch", "hub:lab/small", HF_ENDPOINT=hub.url)
+    assert done.stderr.startswith(f"lab/small@{commit[:12]}: 3 B to fetch")

@@ -14,6 +14,21 @@ if TYPE_CHECKING:
     from diachunk.api.checkup.base import Area, Finding, Level
     from diachunk.api.checkup.doctor import doctor
     from diachunk.api.fetching import Snapshot, fetch, plan
+    from diachunk.api.load_access import safe_open
+    from diachunk.api.loading import (
+        LoadDone,
+        Loaded,
+        LoadEvent,
+        LoadPlan,
+        LoadProgress,
+        LoadReport,
+        LoadStatus,
+        TensorStream,
+        load,
+        load_events,
+        load_into,
+        stream,
+    )
     from diachunk.api.locking import Locking
     from diachunk.api.placing import Placed, PlacedFile, PlacedIn, place
     from diachunk.api.preload_set import Preloaded, PreloadFailed, PreloadPlan
@@ -25,6 +40,21 @@ if TYPE_CHECKING:
     from diachunk.transfer.progress import Event, FileDone, How, Notice, Progress, SourceTrouble, Status
 
 _HOMES = {
+    "diachunk.api.loading": (
+        "LoadDone",
+        "LoadEvent",
+        "LoadPlan",
+        "LoadProgress",
+        "LoadReport",
+        "LoadStatus",
+        "Loaded",
+        "TensorStream",
+        "load",
+        "load_events",
+        "load_into",
+        "stream",
+    ),
+    "diachunk.api.load_access": ("safe_open",),
     "diachunk.api.preload_set": ("PreloadFailed", "PreloadPlan", "Preloaded"),
     "diachunk.api.locking": ("Locking",),
     "diachunk.api.placing": ("Placed", "PlacedFile", "PlacedIn", "place"),
@@ -62,6 +92,13 @@ __all__ = [
     "Finding",
     "How",
     "Level",
+    "LoadDone",
+    "LoadEvent",
+    "LoadPlan",
+    "LoadProgress",
+    "LoadReport",
+    "LoadStatus",
+    "Loaded",
     "Locking",
     "Notice",
     "Placed",
@@ -77,6 +114,7 @@ __all__ = [
     "SourceTrouble",
     "State",
     "Status",
+    "TensorStream",
     "VerifyReport",
     "adopt",
     "diff",
@@ -84,6 +122,9 @@ __all__ = [
     "events",
     "fetch",
     "gc",
+    "load",
+    "load_events",
+    "load_into",
     "ls",
     "place",
     "plan",
@@ -91,7 +132,9 @@ __all__ = [
     "preload",
     "publish",
     "rm",
+    "safe_open",
     "show",
+    "stream",
     "verify",
 ]
 

@@ -71,12 +71,15 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a store holds. `disk_bytes` is what its own blobs take; adopted files take none."""
+    """What a store holds. `disk_bytes` is what its own blobs take; adopted files take none; `unfinished_bytes` of
+    recipes' files are on their way.
+    """
 
     root: str
     held: tuple[Held, ...]
     disk_bytes: int
     free_bytes: int
+    unfinished_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,10 @@ def ls(home: Home = None) -> Listing:
     # Mapped, so that no variable keeps the text of one manifest in memory while the next is read.
     held = list(map(held_by, store.catalog.outlines()))
     held.sort(key=lambda each: -each.used_at)
-    return Listing(str(store.root), tuple(held), disk_bytes, store.layout.free_bytes())
+    unfinished = store.drafts.disk_bytes()
+    return Listing(
+        str(store.root), tuple(held), disk_bytes + unfinished, store.layout.free_bytes(), unfinished
+    )
 
 
 def _present_bytes(store: Store, outline: Outline, own: dict[str, int]) -> int:

@@ -49,6 +49,7 @@ class Entry:
     """One target, and the manifest that it stands for.
 
     Attributes:
+        target: as the project file names it; with `--include PATTERN`s behind it where it wants some files only.
         total_bytes, files: of the whole checkpoint, also where the project wants some components only.
     """
 
@@ -79,9 +80,9 @@ class Entry:
 
     @property
     def hub_target(self) -> str:
-        """`hub:ORG/REPO@COMMIT` for a target that is a whole repository of a hub, whose branch moves on; or ""."""
+        """`hub:ORG/REPO@COMMIT` for a target that is a repository of a hub, whose branch moves on; or ""."""
         repository = dict(self.upstreams[0].facts).get("repository") if len(self.upstreams) == 1 else None
-        if repository is None or self.target.partition("@")[0] != f"hub:{repository}":
+        if repository is None or self.target.partition(" ")[0].partition("@")[0] != f"hub:{repository}":
             return ""
         return f"hub:{repository}@{dict(self.upstreams[0].facts)['commit']}"
 

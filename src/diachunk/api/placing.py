@@ -78,6 +78,15 @@ class Placed:
         return tuple(file for place in self.places for file in place.files)
 
 
+def _resolved(target: str, context: Context) -> Manifest:
+    try:
+        return resolve(target, context, local=True).manifest
+    except UsageError as error:
+        if "was not fetched here yet" not in error.message:
+            raise
+        raise UsageError(error.message, hint=f"diachunk fetch {target} --place") from error
+
+
 def place(
     target: Into | Manifest,
     *,
@@ -109,9 +118,7 @@ def place(
         IntegrityError: bytes are not what the manifest says of them.
     """
     context = Context.make(home)
-    manifest = (
-        target if isinstance(target, Manifest) else resolve(os.fspath(target), context, local=True).manifest
-    )
+    manifest = target if isinstance(target, Manifest) else _resolved(os.fspath(target), context)
     into = (into,) if isinstance(into, str | os.PathLike) else tuple(into)
     components = (components,) if isinstance(components, str) else tuple(components)
     if undo:

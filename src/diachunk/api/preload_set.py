@@ -83,13 +83,17 @@ class PreloadFailed(DiachunkError):
     def __init__(self, failures: Sequence[tuple[str, DiachunkError]], count: int) -> None:
         self.failures = tuple(failures)
         worst = max((error for _, error in failures), key=lambda each: (not each.retryable, each.exit_code))
-        told = [f"{target}: {error.message}" for target, error in failures[:_TOLD_FAILURES]]
+        told = [_told(target, error) for target, error in failures[:_TOLD_FAILURES]]
         more = f"; and {len(failures) - len(told)} more" if len(failures) > len(told) else ""
         super().__init__(
             f"{len(failures)} of {count} checkpoints not complete: {'; '.join(told)}{more}", hint=worst.hint
         )
         self.exit_code = worst.exit_code
         self.retryable = all(error.retryable for _, error in failures)
+
+
+def _told(target: str, error: DiachunkError) -> str:
+    return error.message if error.message.startswith(target) else f"{target}: {error.message}"
 
 
 class NothingNamed(UsageError):

@@ -76,7 +76,7 @@ class Preloader:
 
     def _open_lock(self, file: Path | None, locking: Locking) -> ProjectLock | None:
         if file is not None and self.named_by == str(file):
-            targets = [each.target for each in self.config.checkpoints]
+            targets = [each.key for each in self.config.checkpoints]
             return ProjectLock(file.with_name(LOCK_FILE), targets, locking)
         if locking is Locking.KEEP:
             return None
@@ -113,7 +113,7 @@ class Preloader:
             return Planned(wanted, error=error)
 
     def _plan(self, wanted: WantedCheckpoint) -> Plan:
-        entry = self.lock.entry(wanted.target) if self.lock is not None else None
+        entry = self.lock.entry(wanted.key) if self.lock is not None else None
         if entry is None:
             return self._plan_of(wanted, wanted.locator)
         catalog = Context(self.config).store.catalog
@@ -142,10 +142,13 @@ class Preloader:
         return plan
 
     def _plan_of(self, wanted: WantedCheckpoint, target: str) -> Plan:
+        of_hub = target.startswith("hub:")  # an id stands for what was picked already
         return plan_target(
             target,
             origins=(*wanted.origins, *self._origins),
             components=wanted.components,
+            include=wanted.include if of_hub else (),
+            exclude=wanted.exclude if of_hub else (),
             to=wanted.to,
             settings=self.config,
         )
@@ -174,8 +177,11 @@ class Preloader:
 
     # --- do ------------------------------------------------------------------------------------------------
 
-    def fetch(self, planned: Planned, progress: Listener = silent) -> Snapshot:
+    def fetch(self, planned: Planned, progress: Listener = silent, *, names: bool = False) -> Snapshot:
         """Makes one checkpoint present, and writes it into the lock where that lacks it.
+
+        Args:
+            names: as of `diachunk.fetch`: what `goes_to_hub` says.
 
         Raises:
             DiachunkError: as `diachunk.fetch`; TrustError also where it is not what the lock says.
@@ -193,17 +199,27 @@ class Preloader:
             force=self._force,
             max_down_bps=self.max_down_bps,
             patience_s=self._patience_s,
+            names=names,
             progress=progress,
             settings=self.config,
         )
         if self.lock is not None:
-            entry = self.lock.entry(wanted.target)
+            entry = self.lock.entry(wanted.key)
             if entry is not None:
                 entry.check(snapshot.manifest)  # once more: of a recipe only the fetch says what it makes
-            trouble = self.lock.note(wanted.target, snapshot.manifest)
+            trouble = self.lock.note(wanted.key, snapshot.manifest)
             if trouble:
                 progress(Notice(f"{trouble}: what was fetched stays unlocked"))
         return snapshot
+
+    def goes_to_hub(self, wanted: WantedCheckpoint, into: Sequence[str] = (), *, hints: bool = False) -> bool:
+        """Whether `place` may show it in the Hub's cache, which calls files by other digests than the store does:
+        they are computed best while the bytes arrive.
+        """
+        said = tuple(into) or wanted.places
+        if said is None:
+            said = self.config.places if self.config.places is not None else ("hub",) if hints else ()
+        return "hub" in said
 
     def place(
         self,

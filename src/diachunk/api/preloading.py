@@ -59,7 +59,8 @@ def preload(
     planned = preloader.plan().checkpoints
     for each in planned:
         try:
-            snapshot = preloader.fetch(each, progress)
+            names = preloader.goes_to_hub(each.wanted, given, hints=place)
+            snapshot = preloader.fetch(each, progress, names=names)
             preloader.place(each.wanted, snapshot.manifest, given, hints=place)
             done.append(snapshot)
         except Interrupted:

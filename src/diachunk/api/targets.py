@@ -67,9 +67,10 @@ def resolve(text: str, context: Context, *, local: bool = False) -> Resolved:
     if isinstance(found, Resolved):
         return found
     manifest = drawn(found.recipe, context)
-    if manifest is None and found.by is By.HUB:
+    if manifest is None and (local or found.by is By.HUB):
         recipe = found.recipe
-        bearing = _bearing(recipe.name, recipe.revision, context, local="@" not in text)
+        bare = found.by is By.HUB and "@" not in text
+        bearing = _bearing(recipe.name, recipe.revision, context, local=bare)
         manifest = context.store.catalog.get(bearing[0]) if len(bearing) == 1 else None
     if manifest is None:
         hint = "`diachunk ls` lists what is here" if local else f"diachunk fetch {text}"

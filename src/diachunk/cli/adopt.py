@@ -89,7 +89,7 @@ def _in_words(share: Share, *, dry_run: bool) -> str:
         parts.append("nothing usable" if share.spoiled else "nothing here")
     left = share.left_bytes
     if left is None:
-        parts.append("what is left, upstream knows")
+        parts.append("the rest is upstream")
     else:
         parts.append(f"{text.size(left)} to fetch" if left else "nothing to fetch")
     return ", ".join(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,32 @@ from diachunk.api.preloader import Preloader
 from diachunk.cli import pace, text
 from diachunk.cli.fetch_lines import Outlook, books, conclude, emit_plan, opening, tell_placed
 from diachunk.cli.progress import show_progress
-from diachunk.cli.talk import Talk
+from diachunk.cli.talk import Talk, report_error, to_stderr
 from diachunk.cli.tally import Tally
+from diachunk.cli.waiting import saying_who_is_asked
 from diachunk.errors import DiachunkError, Interrupted
 
 if TYPE_CHECKING:
     from diachunk.api.fetching import Snapshot
+
+_EXAMPLE = "dia-1.6b"
+
+
+def tell_how(talk: Talk, error: DiachunkError, names: Sequence[str] = ()) -> None:
+    """That nothing is named, and a project file to paste.
+
+    Args:
+        names: known ones, of which the example is one.
+    """
+    report_error(error, as_json=talk.as_json)
+    if not talk.as_json:
+        example = _EXAMPLE if _EXAMPLE in names or not names else names[0]
+        to_stderr(
+            f"  {'or, ' if names else ''}for all that this directory's code needs:\n"
+            "    cat > diachunk.toml <<'END'\n"
+            f'    checkpoints = ["{example}"]\n'
+            "    END"
+        )
 
 
 @dataclass(frozen=True)
@@ -41,7 +62,9 @@ class SetFetch:
         return Outlook(self.preloader.max_down_bps, pace.recall(self.preloader.config.home))
 
     def plan(self) -> PreloadPlan:
-        return self.preloader.plan()
+        targets = tuple(each.target for each in self.preloader.config.checkpoints)
+        with saying_who_is_asked(self.talk, targets):
+            return self.preloader.plan()
 
     def announce(self, plan: PreloadPlan, *, dry_run: bool = False) -> None:
         """Says for every checkpoint and in all what there is to fetch, and how long it takes.
@@ -51,6 +74,8 @@ class SetFetch:
         """
         lines = _lines(plan, self.outlook)
         if dry_run:
+            errors = [(each.wanted.target, each.error) for each in plan.checkpoints]
+            lines += [f"{target}: {error.message}" for target, error in errors if error is not None]
             self.talk.result("\n".join(lines))
         else:
             self.talk.say("\n".join(lines))
@@ -88,7 +113,8 @@ class SetFetch:
                 self.talk.say(opening(plan, self.outlook)[0])
             emit_plan(self.talk, plan, self.outlook, target=target)
         with show_progress(self.talk, tally) as listener:
-            snapshot = self.preloader.fetch(planned, listener)
+            names = self.preloader.goes_to_hub(planned.wanted, self.into, hints=self.hints)
+            snapshot = self.preloader.fetch(planned, listener, names=names)
         if self.preloader.max_down_bps is None:
             pace.remember(
                 self.preloader.config.home, snapshot.report.fetched_bytes, snapshot.report.elapsed_s
@@ -169,7 +195,7 @@ def _lines(plan: PreloadPlan, outlook: Outlook) -> list[str]:
     head = ("checkpoint", "in all", "here", "reused", "to fetch")
     rows = [
         (
-            each.plan.ref,
+            text.ref(each.plan.ref),
             *map(
                 text.size,
                 (
@@ -189,9 +215,6 @@ def _lines(plan: PreloadPlan, outlook: Outlook) -> list[str]:
     lines = [f"{text.count(len(plan.checkpoints), 'checkpoint')} of {plan.named_by}"]
     if rows:
         lines += text.columns([head, *rows], right=range(1, 5))
-    lines += [
-        f"{each.wanted.target}: {each.error.message}" for each in plan.checkpoints if each.error is not None
-    ]
     if plan.fetch_bytes or plan.disk_bytes:
         lines.append(outlook.line(plan.fetch_bytes, plan.disk_bytes, plan.free_bytes))
     return lines

@@ -23,14 +23,12 @@ from diachunk.cli.options import (
     rate_of,
     seconds_of,
 )
-from diachunk.cli.talk import Talk, report_error, stopping_means, to_stderr
+from diachunk.cli.talk import Talk, stopping_means
 from diachunk.errors import UsageError
 
 if TYPE_CHECKING:
     from diachunk.api.fetching import Snapshot
 
-_EXAMPLE = "dia-1.6b"
-_LATER = "For peers; this version has none yet."
 _KEPT = "what is verified is kept: run the same again to resume"
 _Force = Annotated[
     bool, typer.Option("--force", help="With --to: replace files that differ and are not diachunk's.")
@@ -51,6 +49,20 @@ _Into = Annotated[
         autocompletion=lambda incomplete: [each for each in _kinds() if each.startswith(incomplete)],
     ),
 ]
+_Include = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include", metavar="PATTERN", help='Of hub:..., only such files: "*.json" (may be given again).'
+    ),
+]
+_Exclude = Annotated[
+    list[str] | None, typer.Option("--exclude", metavar="PATTERN", help="Of hub:..., all but such files.")
+]
+# For peers, which are yet to come.
+_MaxUp = Annotated[str | None, typer.Option("--max-up", metavar="RATE", hidden=True)]
+_NoDiscover = Annotated[bool, typer.Option("--no-discover", hidden=True)]
+_NoShare = Annotated[bool, typer.Option("--no-share", hidden=True)]
+_Linger = Annotated[str | None, typer.Option("--linger", metavar="T", hidden=True)]
 _Locked = Annotated[
     bool, typer.Option("--locked", help="Exactly what diachunk.lock says, or fail; never writes it.")
 ]
@@ -71,11 +83,39 @@ class _Options:
     place: bool
     dry_run: bool
 
+    @property
+    def names(self) -> bool:
+        """Whether it goes where files are called by other digests than in the store."""
+        return "hub" in self.into or (self.place and not self.into)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Which part of a checkpoint, and where to."""
+
+    components: tuple[str, ...]
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    to: Path | None
+
+    @property
+    def option(self) -> str:
+        """The first option that says so; "" if none does."""
+        given = {
+            "--component": self.components,
+            "--to": self.to is not None,
+            "--include": self.include,
+            "--exclude": self.exclude,
+        }
+        return next((option for option, value in given.items() if value), "")
+
 
 def fetch(
     target: OptionalTarget = None,
     origin: Origins = None,
     component: Components = None,
+    include: _Include = None,
+    exclude: _Exclude = None,
     to: Directory = None,
     force: _Force = False,
     place: _Place = False,
@@ -88,10 +128,10 @@ def fetch(
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
-    max_up: Annotated[str | None, typer.Option("--max-up", metavar="RATE", help=_LATER)] = None,
-    no_discover: Annotated[bool, typer.Option("--no-discover", help=_LATER)] = False,
-    no_share: Annotated[bool, typer.Option("--no-share", help=_LATER)] = False,
-    linger: Annotated[str | None, typer.Option("--linger", metavar="T", help=_LATER)] = None,
+    max_up: _MaxUp = None,
+    no_discover: _NoDiscover = False,
+    no_share: _NoShare = False,
+    linger: _Linger = None,
 ) -> None:
     """Get a checkpoint: all of it, verified and resumable.
 
@@ -107,54 +147,63 @@ def fetch(
     options = _Options(
         tuple(origin or ()), force, rate_of(max_down), seconds_of(patience), tuple(into or ()), place, dry_run
     )
+    part = _Part(tuple(component or ()), tuple(include or ()), tuple(exclude or ()), to)
     if target is None:
-        if component or to is not None:
+        if part.option:
             raise UsageError(
-                f"{'--component' if component else '--to'} needs a TARGET",
+                f"{part.option} needs a TARGET",
                 hint='without one each checkpoint says its own: {target = "lab/dia", to = "weights"}',
             )
         _fetch_set(talk, options, locked=locked, update=update)
     elif locked or update:
         raise UsageError("--locked and --update are for what ./diachunk.toml names: leave TARGET out")
     else:
-        _fetch_one(talk, target, tuple(component or ()), to, options)
+        _fetch_one(talk, target, part, options)
 
 
-def _fetch_one(
-    talk: Talk, target: str, components: tuple[str, ...], to: Path | None, options: _Options
-) -> None:
+def _fetch_one(talk: Talk, target: str, part: _Part, options: _Options) -> None:
     import diachunk
     from diachunk.cli import pace
-    from diachunk.cli.fetch_lines import Outlook, announce, books, conclude
+    from diachunk.cli.fetch_lines import Outlook, announce, books, conclude, naming_strangers
     from diachunk.cli.progress import show_progress
     from diachunk.cli.tally import Tally
+    from diachunk.cli.waiting import saying_who_is_asked
     from diachunk.config import load_config
 
     config = load_config()
     outlook = Outlook(options.max_down_bps or config.max_down_bps, pace.recall(config.home))
     with stopping_means(_KEPT):
-        plan = diachunk.plan(target, origins=options.origins, components=components, to=to)
+        with saying_who_is_asked(talk, (target,)):
+            plan = diachunk.plan(
+                target,
+                origins=options.origins,
+                components=part.components,
+                include=part.include,
+                exclude=part.exclude,
+                to=part.to,
+            )
         announce(talk, plan, outlook, dry_run=options.dry_run)
         if options.dry_run:
             talk.emit("done", dry_run=True)
             return
         tally = Tally({each.name: each.total_bytes for each in plan.components})
-        with show_progress(talk, tally) as listener:
+        with naming_strangers(target, plan), show_progress(talk, tally) as listener:
             snapshot = diachunk.fetch(
                 plan,
                 origins=options.origins,
-                components=components,
-                to=to,
+                components=part.components,
+                to=part.to,
                 force=options.force,
                 max_down_bps=options.max_down_bps,
                 patience_s=options.patience_s,
+                names=options.names,
                 progress=listener,
             )
     if outlook.max_down_bps is None:
         pace.remember(config.home, snapshot.report.fetched_bytes, snapshot.report.elapsed_s)
     conclude(talk, snapshot.report)
     if options.place or options.into:
-        _place(talk, snapshot, components, options.into)
+        _place(talk, snapshot, part.components, options.into)
     talk.result(os.fspath(snapshot))
     talk.emit("done", directory=os.fspath(snapshot), id=snapshot.manifest.hex_id, **books(snapshot.report))
 
@@ -179,7 +228,7 @@ def _fetch_set(talk: Talk, options: _Options, *, locked: bool, update: bool) -> 
     from diachunk.api.locking import Locking
     from diachunk.api.preload_set import NothingNamed
     from diachunk.api.preloader import Preloader
-    from diachunk.cli.checkpoint_set import SetFetch
+    from diachunk.cli.checkpoint_set import SetFetch, tell_how
 
     locking = Locking.EXACT if locked else Locking.UPDATE if update else Locking.KEEP
     try:
@@ -191,7 +240,11 @@ def _fetch_set(talk: Talk, options: _Options, *, locked: bool, update: bool) -> 
             patience_s=options.patience_s,
         )
     except NothingNamed as error:
-        _show_how(talk, error)
+        names = known_names()
+        known = (
+            f"known here: {', '.join(names[:6])}{', …' if len(names) > 6 else ''}" if names else error.hint
+        )
+        tell_how(talk, UsageError("name a checkpoint to fetch", hint=known), names)
         raise typer.Exit(error.exit_code) from error
     with stopping_means(_KEPT):
         fetching = SetFetch(talk, preloader, options.into, hints=options.place)
@@ -199,21 +252,6 @@ def _fetch_set(talk: Talk, options: _Options, *, locked: bool, update: bool) -> 
         fetching.announce(plan, dry_run=options.dry_run)
         if not options.dry_run:
             fetching.carry_out(plan)
-
-
-def _show_how(talk: Talk, error: UsageError) -> None:
-    """The error, and a project file to paste."""
-    names = known_names()
-    known = f"known here: {', '.join(names[:6])}{', …' if len(names) > 6 else ''}" if names else ""
-    report_error(UsageError("name a checkpoint to fetch", hint=known or error.hint), as_json=talk.as_json)
-    if not talk.as_json:
-        example = _EXAMPLE if _EXAMPLE in names or not names else names[0]
-        to_stderr(
-            "  or, for all that this directory's code needs:\n"
-            "    cat > diachunk.toml <<'END'\n"
-            f'    checkpoints = ["{example}"]\n'
-            "    END"
-        )
 
 
 def _kinds() -> tuple[str, ...]:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from diachunk.cli import text
 from diachunk.cli.talk import Talk
-from diachunk.errors import redact
+from diachunk.errors import TransferIncomplete, redact
 
 if TYPE_CHECKING:
     from diachunk.api.placing import Placed
     from diachunk.transfer.assemble import Report
     from diachunk.transfer.plan import Plan
+
+
+_TOLD_ORIGINS = 3
+_PLACES = {"hub": "the Hub's cache", "descript": "descript's cache", "dia": "Dia's cache"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +45,7 @@ class Outlook:
         elif rate_bps is None:
             time = "time unknown until it starts"
         else:
-            why = "--max-down" if rate_bps == self.max_down_bps else "the last fetch's rate"
+            why = "the cap" if rate_bps == self.max_down_bps else "the last fetch's rate"
             time = f"{text.about(fetch_bytes / rate_bps)} at {text.rate(rate_bps)} ({why})"
         return f"{time}; takes {text.size(disk_bytes)} of disk, {text.size(free_bytes)} free"
 
@@ -90,7 +97,7 @@ def opening(plan: Plan, outlook: Outlook) -> list[str]:
     parts = [f"{text.size(plan.fetch_bytes)} to fetch"]
     if here:
         parts.append(f"{text.size(here)} here already")
-    first = f"{plan.ref}: {', '.join(parts)}; not sharing"
+    first = f"{text.ref(plan.ref)}: {', '.join(parts)}; not sharing"
     if not plan.fetch_bytes and not plan.disk_bytes:
         return [first]
     return [first, outlook.line(plan.fetch_bytes, plan.disk_bytes, plan.free_bytes)]
@@ -162,12 +169,33 @@ def books(report: Report) -> dict[str, object]:
     }
 
 
+@contextmanager
+def naming_strangers(target: str, plan: Plan) -> Iterator[None]:
+    """Where nothing came because only the manifest names its servers, says the command that names them.
+
+    Raises:
+        TransferIncomplete: as it came, with that hint.
+    """
+    try:
+        yield
+    except TransferIncomplete as error:
+        manifest = plan.manifest
+        if manifest is None or "that only the manifest names" not in error.message:
+            raise
+        named = [each for each in manifest.origins if urlsplit(each).netloc in error.message][:_TOLD_ORIGINS]
+        words = [word for each in named for word in ("--origin", each)]
+        hint = f"if you trust it: {text.command('fetch', target, *words)}" if named else error.hint
+        raise TransferIncomplete(error.message, hint=hint) from error
+
+
 def tell_placed(talk: Talk, placed: Placed, changed: bool = True, **more: object) -> None:
     """Where a checkpoint is shown now; nothing to a person where all was there already, but for -v."""
     for each in placed.places:
         if talk.verbose or changed:
-            what = "/".join(filter(None, (placed.manifest.ref, each.component)))
-            talk.say(f"placed {what}: {each.shown} ({each.kind})" + (f"; {each.use}" if each.use else ""))
+            name = _PLACES.get(each.kind)
+            use = f": {each.use}" if each.use else f": {each.component}" if name and each.component else ""
+            path = f" ({each.shown})" if talk.verbose and name else ""
+            talk.say(f"placed in {name or each.shown}{use}{path}")
     for notice in placed.notices:
         talk.say(notice)
     talk.emit(

@@ -40,6 +40,8 @@ class PlainLines:
             self._say(self.line())
 
     def _say_trouble(self, event: SourceTrouble, now: float) -> None:
+        if "that only the manifest names" in event.detail:
+            return  # the end says it, with what to do
         # a source that flaps between two faults must not fill the log
         if now - self._trouble_at.get(event.label, -PLAIN_S) >= PLAIN_S:
             self._trouble_at[event.label] = now

@@ -66,7 +66,7 @@ def load(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Load a component's tensors: check that it works, and time it.
+    """Load a component's tensors: does it work, and how fast?
 
     What is hashed is what is loaded. The program that needs the tensors calls diachunk.load, which takes the
     same options.
@@ -100,13 +100,11 @@ def tell_plan(talk: Talk, plan: LoadPlan) -> None:
     if plan.mapped_bytes:
         parts.append(f"{text.size(plan.mapped_bytes)} to map")
     if plan.read_bytes:
-        hashed = "all" if plan.hashed_bytes == plan.read_bytes else text.size(plan.hashed_bytes)
-        parts.append(
-            f"{text.size(plan.read_bytes)} to read, {hashed if plan.hashed_bytes else 'none'} to hash"
-        )
+        parts.append(f"{text.size(plan.read_bytes)} to read")
+    parts.append(f"{text.size(plan.hashed_bytes)} to hash" if plan.hashed_bytes else "nothing to hash")
     free = "" if plan.free_bytes is None else f", {text.size(plan.free_bytes)} free"
     talk.say(
-        f"{plan.component or 'all files'}: {text.count(plan.tensors, 'tensor')}, {', '.join(parts) or 'no bytes'}; "
+        f"{plan.component or 'all files'}: {text.count(plan.tensors, 'tensor')}, {', '.join(parts)}; "
         f"onto {plan.device}{f' as {plan.dtype}' if plan.dtype else ''}, {text.size(plan.result_bytes)}{free}"
     )
     talk.emit(
@@ -133,7 +131,7 @@ def _conclude(talk: Talk, report: LoadReport) -> None:
         f"{as_dtype}, in {text.duration(report.elapsed_s)} ({text.rate(report.total_bytes / seconds)})"
     )
     proven = f"{text.size(report.verified_bytes)} hashed"
-    if report.mapped_bytes or report.read_bytes > report.verified_bytes:
+    if report.read_bytes + report.mapped_bytes > report.verified_bytes:
         proven += ", the rest verified before and untouched since"
     talk.say(proven + (f"; mended: {', '.join(report.repaired)}" if report.repaired else ""))
     spent = [f"{name} {text.duration(each)}" for name, each in report.stages_s.items() if each >= 0.005]

@@ -30,10 +30,15 @@ def ls(as_json: Json = False) -> None:
         f"{text.count(len(listing.held), 'checkpoint')}; the store takes {text.size(listing.disk_bytes)}, "
         f"{text.size(listing.free_bytes)} free ({listing.root})"
     )
+    if listing.unfinished_bytes:
+        talk.result(
+            f"unfinished: {text.size(listing.unfinished_bytes)} of files that a fetch will go on with"
+        )
     talk.emit(
         "done",
         root=listing.root,
         disk_bytes=listing.disk_bytes,
+        unfinished_bytes=listing.unfinished_bytes,
         free_bytes=listing.free_bytes,
         checkpoints=[
             {

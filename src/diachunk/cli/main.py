@@ -15,15 +15,15 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup, TyperOption
 
-from diachunk.cli import adopt, config, diff, doctor, fetch, gc, ls, place, publish, rm, show, verify
+from diachunk.cli import adopt, config, diff, doctor, fetch, gc, load, ls, place, publish, rm, show, verify
 from diachunk.cli import run as run_verb
-from diachunk.cli.options import HELP_NAMES
+from diachunk.cli.options import HELP_NAMES, Command
 from diachunk.cli.talk import OutputClosed, report_error, to_stderr
 from diachunk.errors import DiachunkError, Interrupted
 from diachunk.version import __version__
 
 GROUPS = {
-    "daily": ("fetch", "run", "verify", "ls"),
+    "daily": ("fetch", "run", "load", "verify", "ls"),
     "sharing": ("publish",),
     "integrate": ("place", "adopt", "show", "diff", "config"),
     "care": ("doctor", "rm", "gc"),
@@ -93,7 +93,7 @@ def diachunk(
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Tracebacks with errors (or DIACHUNK_DEBUG=1).")
+        bool, typer.Option("--debug", help="Tracebacks with errors (or DIACHUNK_DEBUG=1).", hidden=True)
     ] = False,
 ) -> None:
     """Gets ML checkpoints onto machines, and proves that they are right."""
@@ -102,6 +102,7 @@ def diachunk(
 for _verb in (
     fetch.fetch,
     verify.verify,
+    load.load,
     ls.ls,
     publish.publish,
     place.place,
@@ -113,9 +114,9 @@ for _verb in (
     rm.rm,
     gc.gc,
 ):
-    app.command(_verb.__name__, no_args_is_help=_verb is publish.publish)(_verb)
+    app.command(_verb.__name__, cls=Command, no_args_is_help=_verb is publish.publish)(_verb)
 # What follows the program's name is the program's.
-app.command("run", context_settings={"allow_interspersed_args": False})(run_verb.run)
+app.command("run", cls=Command, context_settings={"allow_interspersed_args": False})(run_verb.run)
 
 
 def run() -> NoReturn:

@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from diachunk.cli.complete import complete_component, complete_target
 from diachunk.errors import UsageError
 
 HELP_NAMES = ["-h", "--help"]
+
+
+class Command(TyperCommand):
+    """A verb whose usage line reads as in a man page: TARGET where it is needed, [TARGET] where it is not."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [_plain(piece) for piece in super().collect_usage_pieces(ctx)]
+
+
+def _plain(piece: str) -> str:
+    """Newer versions of typer set braces around what is needed; brackets inside say already what is not."""
+    end = "..." if piece.endswith("...") else ""
+    inner = piece.removesuffix(end)
+    braced = inner.startswith("{") and inner.endswith("}")
+    twice = inner.startswith("[") and inner.endswith("]") and "[" in inner[1:]
+    return f"{inner[1:-1]}{end}" if braced or twice else piece
+
 
 # Arguments are hidden from the list of options, where typer would show them with Python's names for their
 # types; the usage line shows them, and the text below it explains them.

@@ -99,12 +99,14 @@ def _line(each: PlacedIn) -> str:
     ways = ", ".join(f"{count} {_PLURALS.get(how, how) if count > 1 else how}" for how, count in hows.items())
     size = text.size(sum(file.size for file in each.files))
     name = f"{each.component}: " if each.component else ""
-    return f"{name}{text.count(len(each.files), 'file')}, {size} in {_NAMES[each.kind]} ({each.root}): {ways}"
+    where = f"{_NAMES.get(each.kind, each.kind)} ({each.root})"
+    return f"{name}{text.count(len(each.files), 'file')}, {size} in {where}: {ways}"
 
 
 def _tell_undone(talk: Talk, placed: Placed) -> None:
     talk.say(
-        f"took away {text.count(len(placed.removed), 'name')} of {placed.manifest.ref}; the store keeps it"
+        f"took away {text.count(len(placed.removed), 'name')} of {text.ref(placed.manifest.ref)}; "
+        "its files stay where they are"
     )
     for notice in placed.notices:
         talk.say(f"  {notice}")

@@ -14,7 +14,7 @@ import typer
 
 from diachunk.cli.options import Quiet, Verbose
 from diachunk.cli.talk import Talk, stopping_means
-from diachunk.errors import DiachunkError
+from diachunk.errors import DiachunkError, UsageError
 
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
@@ -33,7 +33,7 @@ class CannotStart(DiachunkError):
 
 
 def run(
-    program: Annotated[list[str], typer.Argument(metavar="PROGRAM", hidden=True)],
+    program: Annotated[list[str] | None, typer.Argument(metavar="PROGRAM [ARGS]", hidden=True)] = None,
     locked: Annotated[
         bool, typer.Option("--locked", help="Exactly what diachunk.lock says, or fail; never writes it.")
     ] = False,
@@ -51,6 +51,8 @@ def run(
     for it, then becomes PROGRAM, with HF_HUB_OFFLINE=1 in its environment: nothing is left to be pulled
     silently. Exit code and signals are the program's own.
     """
+    if not program:
+        raise UsageError("name the program to run", hint="diachunk run -- python app.py")
     path = find_program(program[0], os.environ)
     talk = Talk(quiet=quiet, verbose=verbose)
     with stopping_means(_KEPT):
@@ -64,7 +66,7 @@ def _prepare(talk: Talk, *, locked: bool, no_fetch: bool) -> None:
     from diachunk.api.preload_set import NothingNamed
     from diachunk.api.preloader import Preloader
     from diachunk.cli import text
-    from diachunk.cli.checkpoint_set import SetFetch
+    from diachunk.cli.checkpoint_set import SetFetch, tell_how
 
     try:
         preloader = Preloader(locking=Locking.EXACT if locked else Locking.KEEP)
@@ -73,10 +75,11 @@ def _prepare(talk: Talk, *, locked: bool, no_fetch: bool) -> None:
         if no_fetch:
             fetching.place_what_is_here(plan)
             return
-    except NothingNamed:
+    except NothingNamed as error:
         if no_fetch:
             return
-        raise
+        tell_how(talk, UsageError(error.message))
+        raise typer.Exit(error.exit_code) from error
     if not plan.complete:
         fetching.announce(plan)
     fetching.carry_out(plan)

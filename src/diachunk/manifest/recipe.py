@@ -19,11 +19,11 @@ from diachunk.manifest.names import is_component, is_name, is_revision
 from diachunk.manifest.paths import fold, path_fault
 from diachunk.manifest.stated import StatedFile
 from diachunk.manifest.strict_json import describe, quote
+from diachunk.project import PLACE_KINDS
 
 RECIPE_BYTES_MAX = 1024 * 1024
 PATTERNS_MAX = 256
 """Each is matched with every path of the repository."""
-PLACE_KINDS = ("hub", "descript", "dia")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
@@ -155,7 +155,7 @@ def _component(entry: object, index: int, limits: Limits) -> RecipeComponent:
     for kind in places:
         if kind not in PLACE_KINDS:
             raise ManifestError(
-                f"{where}: no kind of place is called {quote(kind)}", hint=f"known: {PLACE_KINDS}"
+                f"{where}: no kind of place is called {quote(kind)}", hint=f"known: {', '.join(PLACE_KINDS)}"
             )
     if ("hub" in entry) == ("url" in entry):
         raise ManifestError(f"{where} needs either `hub` or `url`")

@@ -60,7 +60,7 @@ def layout(component: Component) -> Layout:
         # refs is a ref.
         f"{top}/blobs",
         f"{top}/{snapshot}",
-        f"programs find {repository} now, with HF_HUB_OFFLINE=1 too",
+        f"programs find {repository} now, also with HF_HUB_OFFLINE=1",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 
 from diachunk.errors import UsageError
@@ -37,4 +38,12 @@ def cache_of(text: str | os.PathLike[str], environment: Mapping[str, str]) -> Pl
         return KINDS[name](environment)
     if "\0" in name or not name:
         raise UsageError(f"{name!r}: not a directory name", hint=f"a directory, or {', '.join(KINDS)}")
+    if (
+        isinstance(text, str)
+        and not os.path.exists(name)
+        and (meant := get_close_matches(name, KINDS, 1, 0.7))
+    ):
+        raise UsageError(
+            f"no kind of place is called {name!r}", hint=f"did you mean {meant[0]}? a directory is ./{name}"
+        )
     return Directory(Path(os.path.abspath(name)))

@@ -70,7 +70,9 @@ def fetch_document(url: str, context: SourceContext, limit_bytes: int) -> bytes:
         finally:
             body.discard()
     except SourceFault as fault:
-        raise TransferIncomplete(f"cannot get {url}: {fault.detail}") from fault
+        raise TransferIncomplete(
+            f"cannot get {url}: {fault.detail}", hint="`diachunk doctor` looks at the network"
+        ) from fault
     finally:
         flow.close()
         origin.close()

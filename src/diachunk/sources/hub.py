@@ -75,7 +75,8 @@ def ask(component: str, upstream: HubUpstream, access: HubAccess, limits: Limits
         raise
     except TimeoutError as error:
         raise TransferIncomplete(
-            f"{host} gave no answer in {_ANSWER_S:.0f} s about {upstream.repository}"
+            f"{host} gave no answer in {_ANSWER_S:.0f} s about {upstream.repository}",
+            hint="run it again; `diachunk doctor --online` looks at the network",
         ) from error
     except Exception as error:
         raise _told(error, wanted, upstream, access) from error

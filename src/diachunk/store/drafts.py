@@ -26,6 +26,7 @@ from diachunk.errors import StoreError, os_errors
 from diachunk.manifest.model import ChunkList
 from diachunk.manifest.stated import StatedFile
 from diachunk.store.blobs import Blobs, Presence
+from diachunk.store.extents import allocated
 from diachunk.store.files import Files, read_hint, regular
 from diachunk.store.layout import Layout
 from diachunk.store.partial import Partial
@@ -153,6 +154,13 @@ class Drafts:
         self.note(file, hashes)
         self._blobs.take_in(hashes.blake3, partial.path, stamp)
         self._layout.files.unlink(partial.path.with_suffix(".sums"))
+
+    def disk_bytes(self) -> int:
+        """What all drafts take on the disk."""
+        directory = self._layout.root / "drafts"
+        with os_errors("read", directory):
+            names = os.listdir(directory) if directory.is_dir() else []
+        return sum(allocated(directory / name) for name in names if name.endswith(".partial"))
 
     # --- what became of them -------------------------------------------------------------------------------
 

@@ -12,14 +12,18 @@ def incomplete(outcome: Outcome, work: WorkList) -> TransferIncomplete:
     """The error that names every source and what it did."""
     left = sum(work.size(item) for item in outcome.missing)
     labels = sorted({work.blobs[work.blob_of(item)].label for item in outcome.missing})
-    files = labels[0] if len(labels) == 1 else f"{labels[0]} and {len(labels) - 1} more files"
+    files = labels[0]
+    if len(labels) > 1:
+        files += f" and {len(labels) - 1} more file{'s' if len(labels) > 2 else ''}"
     network = [each for each in outcome.sources if each.tier is Tier.NETWORK]
     if not network:
         return TransferIncomplete(
             f"{left:,} bytes of {files} are not on this machine and no origin is known",
             hint="name one with --origin URL",
         )
-    tales = "; ".join(f"{each.label}: {each.out or each.last_fault or 'has none of it'}" for each in network)
+    # An upstream of another component was never asked.
+    asked = [each for each in network if each.out or each.last_fault or each.missing_blobs] or network
+    tales = "; ".join(f"{each.label}: {each.out or each.last_fault or 'has none of it'}" for each in asked)
     hint = "what is verified is kept: run the same again to resume, or add --origin URL"
     if all(
         each.missing_blobs and not each.denials and not each.faults and not each.bad_chunks

@@ -17,7 +17,7 @@ from diachunk.api.context import bundled_manifests
 from diachunk.digest import Digest
 from diachunk.errors import DiachunkError, StoreError
 from diachunk.store.files import read_small
-from diachunk.store.layout import _DIRECTORIES, FORMAT
+from diachunk.store.layout import DIRECTORIES, FORMAT, LATER_DIRECTORIES
 from diachunk.store.store import Store
 
 MARK = "store.json"
@@ -78,7 +78,8 @@ def _damaged_mark(root: Path) -> Finding:
 
 
 def _strangers(root: Path) -> list[str]:
-    return sorted(name for name in os.listdir(root) if name not in _DIRECTORIES and not name.startswith("."))
+    known = {*DIRECTORIES, *LATER_DIRECTORIES}
+    return sorted(name for name in os.listdir(root) if name not in known and not name.startswith("."))
 
 
 def manifests(patient: Patient) -> Iterator[Finding]:

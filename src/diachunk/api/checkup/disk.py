@@ -10,9 +10,8 @@ from pathlib import Path
 
 from diachunk.api.checkup import quota
 from diachunk.api.checkup.base import Area, Budget, Finding, Level, Patient, as_root, count, quoted, size
-from diachunk.api.checkup.linux import mount_of
 from diachunk.limits import MiB
-from diachunk.store.mounts import is_network
+from diachunk.store.mounts import is_network, mount_of
 
 _LOW_BYTES = 1024 * MiB
 _LOW_INODES = 1000

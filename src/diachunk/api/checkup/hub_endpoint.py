@@ -50,6 +50,8 @@ def hub(patient: Patient) -> Iterator[Finding]:
             headers, status = response.headers, response.status
     except SourceFault as fault:
         problem = from_fault(opened.label, fault, urlsplit(endpoint).scheme)
+        if "the proxy:" in problem.what:
+            elsewhere = ""  # another Hub would not be reached either
         yield found(problem.level, f"the Hub: {problem.what}", elsewhere or problem.cure)
         return
     finally:

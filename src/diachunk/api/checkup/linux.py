@@ -1,4 +1,4 @@
-"""What the kernel says of mounts, locks, processes and ports, in /proc. Nothing at all on other systems."""
+"""What the kernel says of locks, processes and ports, in /proc. Nothing at all on other systems."""
 
 from __future__ import annotations
 
@@ -12,15 +12,6 @@ from pathlib import Path
 _PROC = Path("/proc")
 _LISTENING = "0A"
 _TEXT_BYTES_MAX = 8 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """A mounted file system: where, of what kind, from which device or server."""
-
-    point: str
-    kind: str
-    device: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +30,6 @@ def text_of(path: Path) -> str:
             return file.read(_TEXT_BYTES_MAX).decode("utf-8", "replace")
     except (OSError, ValueError):
         return ""
-
-
-def mount_of(path: Path) -> Mount | None:
-    """The mount that holds a path. Source: proc_pid_mountinfo(5); the last of the longest prefixes wins."""
-    wanted = os.path.realpath(path)
-    best: Mount | None = None
-    for line in text_of(_PROC / "self" / "mountinfo").splitlines():
-        left, _, right = line.partition(" - ")
-        fields, rest = left.split(" "), right.split(" ")
-        if len(fields) < 5 or len(rest) < 2:
-            continue
-        point = re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
-        inside = wanted == point or wanted.startswith(point.rstrip("/") + "/")
-        if inside and (best is None or len(point) >= len(best.point)):
-            best = Mount(point, rest[0], rest[1])
-    return best
 
 
 def process(pid: int) -> Process:

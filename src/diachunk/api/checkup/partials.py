@@ -18,7 +18,7 @@ from diachunk.digest import Digest, parse_digest
 from diachunk.manifest.outline import Outline
 from diachunk.store.collect import GRACE_S
 from diachunk.store.extents import allocated
-from diachunk.store.layout import _DIRECTORIES
+from diachunk.store.layout import DIRECTORIES
 from diachunk.store.locks import held_by_another
 from diachunk.store.store import Store
 
@@ -41,7 +41,7 @@ class _Unfinished:
 
 def _unfinished(store: Store) -> _Unfinished:
     found, budget = _Unfinished(), Budget(_WALK_S)
-    for name in (*_DIRECTORIES, ""):
+    for name in (*DIRECTORIES, ""):
         for directory, below, files in os.walk(store.root / name):
             if budget.over:
                 return found

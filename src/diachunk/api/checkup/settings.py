@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from diachunk.api.checkup.base import Area, Finding, Level, quoted
-from diachunk.config import _NOT_IN_VARIABLES, _READERS, SITE_FILE, Config, load_config, user_file
+from diachunk.config import NOT_IN_VARIABLES, READERS, SITE_FILE, Config, load_config, user_file
 from diachunk.errors import DiachunkError, UsageError
 
 _NOWHERE = Path("/dev/null/nowhere")
@@ -82,7 +82,7 @@ def _edit(file: Path) -> str:
 
 def _variables(environment: Mapping[str, str]) -> Iterator[tuple[str, Finding]]:
     """Variables that do not work, or that nothing reads."""
-    known = [f"DIACHUNK_{key.upper()}" for key in _READERS if key not in _NOT_IN_VARIABLES]
+    known = [f"DIACHUNK_{key.upper()}" for key in READERS if key not in NOT_IN_VARIABLES]
     for variable in sorted(each for each in environment if each.startswith("DIACHUNK_")):
         if variable in _NOT_SETTINGS:
             continue
@@ -105,7 +105,7 @@ def _overridden(
         from_files = load_config(files_only, site_file, project_file).came_from
     except DiachunkError:  # no home but the variable's
         return
-    for key, (name, _) in _READERS.items():
+    for key, (name, _) in READERS.items():
         by, hidden = config.came_from.get(name, ""), from_files.get(name, "default")
         if by == f"DIACHUNK_{key.upper()}" and hidden != "default":
             what = f"{by} is set and hides what {hidden} says of {key}"

@@ -1,0 +1,151 @@
+"""One load in a process of its own: `python -m benchmarks.load_case CASE FILE TARGET`, prints what it took as JSON.
+
+What is timed begins after the imports, with the first cast behind: all contenders use torch, and pay alike for that.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+def touch(tensors: Tensors) -> Tensors:
+    """Reads every byte, eight at a time on all cores: what a mapped tensor has not paid for yet."""
+    for tensor in tensors.values():
+        flat = tensor.reshape(-1).view(torch.uint8)
+        whole = flat.numel() // 8 * 8
+        if flat.storage_offset() % 8 == 0 and flat.data_ptr() % 8 == 0:
+            flat[:whole].view(torch.int64).sum()
+        else:
+            flat.sum()
+    return tensors
+
+
+def _ours(target: str, dtype: str | None, verify: str) -> Tensors:
+    import diachunk.api.load_files as load_files
+    import diachunk.api.loading as loading
+
+    if verify == "unproven":
+        # as after a reboot of a machine whose stamps were lost: everything is hashed, where it lies
+        load_files._stamp_of = lambda store, facts, holding: None
+    return loading.load(target, dtype=dtype, verify="always" if verify == "always" else "stamp")
+
+
+def _load_file(path: str, backend: str = "mmap") -> Tensors:
+    from safetensors.torch import load_file
+
+    return load_file(path, backend=backend)
+
+
+def _runai(path: str) -> Tensors:
+    """As its documentation has it: every tensor is a view of the streamer's own buffer, so it is copied out."""
+    library = importlib.import_module("runai_model_streamer")
+    found = {}
+    with library.SafetensorsStreamer() as streamer:
+        streamer.stream_file(path)
+        for name, tensor in streamer.get_tensors():
+            found[name] = tensor.clone()
+    return found
+
+
+def _on_cuda(load: Callable[[], Tensors]) -> Tensors:
+    """bf16 on the device, and done there."""
+    found = {
+        name: tensor.to("cuda", torch.bfloat16) if tensor.is_floating_point() else tensor.to("cuda")
+        for name, tensor in load().items()
+    }
+    torch.cuda.synchronize()
+    return found
+
+
+def _ours_on_cuda(target: str, verify: str) -> Tensors:
+    import diachunk.api.loading as loading
+
+    found = loading.load(
+        target, device="cuda", dtype="bf16", verify="always" if verify == "always" else "stamp"
+    )
+    torch.cuda.synchronize()
+    return found
+
+
+def _load_file_on_cuda(path: str) -> Tensors:
+    from safetensors.torch import load_file
+
+    return load_file(path, device="cuda")
+
+
+def _fastsafetensors(path: str) -> Tensors:
+    library = importlib.import_module("fastsafetensors")
+    with library.fastsafe_open(filenames=[path], nogds=True, device="cuda:0") as file:
+        return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - it is no dict
+
+
+def _torch_load(path: str) -> Tensors:
+    found: Tensors = torch.load(path, mmap=True, weights_only=True)
+    return found
+
+
+CASES: Mapping[str, Callable[[str, str], object]] = {
+    "ours-always": lambda path, target: _ours(target, None, "always"),
+    "ours-stamp": lambda path, target: touch(_ours(target, None, "stamp")),
+    "ours-bf16": lambda path, target: _ours(target, "bf16", "stamp"),
+    "ours-unproven": lambda path, target: touch(_ours(target, None, "unproven")),
+    "ours-bf16-always": lambda path, target: _ours(target, "bf16", "always"),
+    "pread": lambda path, target: _load_file(path, "pread"),
+    "mmap": lambda path, target: touch(_load_file(path)),
+    "mmap-bf16": lambda path, target: {
+        name: tensor.to(torch.bfloat16) for name, tensor in _load_file(path).items()
+    },
+    "runai": lambda path, target: _runai(path),
+    "ours-cuda": lambda path, target: _ours_on_cuda(target, "stamp"),
+    "ours-cuda-always": lambda path, target: _ours_on_cuda(target, "always"),
+    "load_file-cuda": lambda path, target: _on_cuda(lambda: _load_file_on_cuda(path)),
+    "runai-cuda": lambda path, target: _on_cuda(lambda: _runai(path)),
+    "fastsafetensors-cuda": lambda path, target: _on_cuda(lambda: _fastsafetensors(path)),
+    "torch-mmap": lambda path, target: touch(_torch_load(path)),
+}
+
+
+def _warm_up() -> None:
+    """Imports and one-time set-up, for everybody."""
+    import safetensors.torch
+
+    import diachunk.api.load_opened
+    import diachunk.loader.session
+
+    assert diachunk.loader.session
+    assert safetensors.torch
+    touch({"a": torch.ones(200_000)})
+    torch.ones(200_000).to(torch.bfloat16)
+
+
+def main() -> None:
+    case, path, target = sys.argv[1:]
+    try:
+        for library in ("runai_model_streamer", "fastsafetensors"):
+            if case.split("-")[0] in library:
+                importlib.import_module(library)
+        if "cuda" in case:
+            torch.zeros(1, device="cuda")
+    except (ImportError, AssertionError, RuntimeError) as error:
+        print(json.dumps({"missing": str(error).splitlines()[0]}))
+        return
+    _warm_up()
+    started_at = time.perf_counter()
+    kept = CASES[case](path, target)
+    wall_s = time.perf_counter() - started_at
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"wall_s": wall_s, "peak_bytes": peak}))
+    del kept
+
+
+if __name__ == "__main__":
+    main()

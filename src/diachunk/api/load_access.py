@@ -1,0 +1,97 @@
+"""safe_open: tensors by name, as the safetensors library's function of that name gives them, but verified."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from diachunk.api.load_opened import Opened
+from diachunk.api.load_options import LoadSettings, Verify
+from diachunk.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class safe_open:  # noqa: N801 - the name that callers know
+    """A drop-in for `safetensors.safe_open`, for a target and a component instead of a file name.
+
+        with diachunk.safe_open("nari-labs/dia-1.6b", "vocoder") as file:
+            weight = file.get_tensor("decoder.conv1.weight")
+
+    Reads PyTorch files as well. Each `get_tensor` reads and verifies just the chunks of that tensor.
+    """
+
+    def __init__(
+        self,
+        target: str | os.PathLike[str],
+        component: str | None = None,
+        *,
+        framework: str = "pt",
+        device: str | torch.device = "cpu",
+        dtype: str | torch.dtype | None = None,
+        verify: Verify = "stamp",
+        home: str | os.PathLike[str] | None = None,
+    ) -> None:
+        if framework not in ("pt", "torch", "pytorch"):
+            raise UsageError(
+                f"framework={framework!r:.40}: only PyTorch's tensors are made here", hint='"pt"'
+            )
+        settings = LoadSettings(device=device, dtype=dtype, verify=verify, home=home)
+        self._opened = Opened(target, component, settings)
+        self._loading = self._opened.loading()
+
+    def keys(self) -> list[str]:
+        """The names of all tensors, in the order of the files."""
+        return list(self._loading.contents.names)
+
+    def offset_keys(self) -> list[str]:
+        """The same: the order of the files is that of the offsets."""
+        return self.keys()
+
+    def metadata(self) -> Mapping[str, Any]:
+        return self._loading.metadata
+
+    def get_tensor(self, name: str) -> torch.Tensor:
+        """One tensor.
+
+        Raises:
+            UsageError: there is none of that name.
+            LoadError, IntegrityError: see `load`.
+        """
+        return self._loading.one(name)
+
+    def get_slice(self, name: str) -> TensorSlice:
+        """Part of a tensor: `get_slice(name)[2:4]`. The tensor's chunks are read and verified as a whole."""
+        return TensorSlice(self, name)
+
+    def close(self) -> None:
+        self._loading.close()
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class TensorSlice:
+    """What `get_slice` gives."""
+
+    def __init__(self, file: safe_open, name: str) -> None:
+        self._file = file
+        self._name = name
+
+    def get_shape(self) -> list[int]:
+        return list(self._file.get_tensor(self._name).shape)
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        return self._file.get_tensor(self._name)[index]

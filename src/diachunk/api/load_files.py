@@ -1,0 +1,153 @@
+"""The store's files for the loader: where they lie, what proves them, how a damaged one is mended."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diachunk.api.context import Context
+from diachunk.api.load_options import LoadSettings
+from diachunk.errors import DiachunkError, IntegrityError, LoadError
+from diachunk.manifest import FileEntry, Manifest
+from diachunk.schedule.work import BlobFacts
+from diachunk.store.blobs import Holding, Presence
+from diachunk.store.stamps import Stamp, read_stamp
+from diachunk.store.store import Store
+
+if TYPE_CHECKING:
+    from diachunk.loader.blob import Blob, Damaged
+    from diachunk.loader.feed import Arrivals
+
+_TENSORS_NAMED_MAX = 8
+
+
+class StoreFiles:
+    """`loader.opening.Files` over complete files of the store and the stores below it.
+
+    Args:
+        component: its name, for messages.
+        target: as the user wrote it, for the commands in messages.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        manifest: Manifest,
+        component: str,
+        target: str,
+        *,
+        settings: LoadSettings,
+        url: str = "",
+    ) -> None:
+        self._context = context
+        self._manifest = manifest
+        self._component = component
+        self._target = target
+        self._settings = settings
+        self._url = url
+
+    def facts(self, entry: FileEntry) -> BlobFacts:
+        return BlobFacts(entry.blake3, entry.size, entry.chunks, self._component, entry.path, entry.sha256)
+
+    def holds(self, entry: FileEntry) -> bool:
+        """Whether the complete file is here, proven or not."""
+        return self._find(self.facts(entry)) is not None
+
+    def open(self, entry: FileEntry) -> Blob:
+        facts = self.facts(entry)
+        found = self._find(facts)
+        if found is None:
+            what = shlex.join(("diachunk", "fetch", self._target))
+            raise LoadError(
+                f"{facts.label} of {self._manifest.ref} is not here",
+                hint=f"`{what}`, or load with fetch=True (--fetch)",
+            )
+        return self._open(facts, *found)
+
+    def _open(self, facts: BlobFacts, store: Store, holding: Holding) -> Blob:
+        from diachunk.loader.blob import Blob
+
+        assert holding.path is not None
+        if self._settings.verify == "always":
+            return Blob(facts, holding.path)
+        return Blob(facts, holding.path, _stamp_of(store, facts, holding), mappable=True)
+
+    def _find(self, facts: BlobFacts) -> tuple[Store, Holding] | None:
+        """The complete file: one that is proven before one that is only claimed."""
+        claimed: tuple[Store, Holding] | None = None
+        for store in (self._context.store, *self._context.lower_stores):
+            holding = store.blobs.find(facts.digest, facts.size, facts.chunks)
+            if holding.presence is Presence.PROVEN:
+                return store, holding
+            if holding.path is not None and claimed is None:
+                claimed = store, holding
+        return claimed
+
+    def again(self, blob: Blob, damage: Damaged, tensors: Sequence[str]) -> Blob:
+        facts = blob.facts
+        error = self._error(facts, blob.path, damage.chunk, tensors)
+        if not self._settings.repair:
+            raise error
+        try:
+            self._mend(facts, blob.path)
+        except DiachunkError as failed:
+            raise IntegrityError(
+                f"{error.message}; not mended: {failed.message}", hint=failed.hint
+            ) from failed
+        found = self._find(facts)
+        if found is None or found[1].presence is not Presence.PROVEN:
+            raise error
+        blob.close()
+        return self._open(facts, *found)
+
+    def _error(self, facts: BlobFacts, path: Path, chunk: int, tensors: Sequence[str]) -> IntegrityError:
+        start, size = facts.chunks.offsets[chunk], facts.chunks.sizes[chunk]
+        named = ", ".join(tensors[:_TENSORS_NAMED_MAX])
+        more = f" and {len(tensors) - _TENSORS_NAMED_MAX} more" if len(tensors) > _TENSORS_NAMED_MAX else ""
+        holds = f", which holds {named}{more}," if tensors else ""
+        command = shlex.join(("diachunk", "verify", self._target, "--repair"))
+        return IntegrityError(
+            f"{facts.label} of {self._manifest.ref}: chunk {chunk} ({size:,} bytes at {start:,}){holds} is damaged in "
+            f"{path}; nothing was loaded",
+            hint=f"`{command}`, or load with repair=True (--repair)",
+        )
+
+    def _mend(self, facts: BlobFacts, path: Path) -> None:
+        """What `verify --repair` does, for one file."""
+        from diachunk.transfer.check import check_files
+
+        checked = check_files([(facts, path)], self._context.config.limits)[0]
+        destination = self._context.destination(None, force=False)
+        assembly = self._context.assembly(
+            self._manifest,
+            destination,
+            self._settings.origins,
+            None,
+            self._settings.progress,
+            manifest_url=self._url,
+        )
+        assembly.make_present([facts], [] if checked.right else [checked])
+        self._context.store.snapshots.build(self._manifest)
+
+    def arrivals(self, blobs: list[Blob]) -> Arrivals | None:
+        return None
+
+    def proven(self, blob: Blob) -> None:
+        """Stamps it, so that the next load need not hash. Best effort: the store may be another's."""
+        facts = blob.facts
+        store = self._context.store
+        holding = store.blobs.find(facts.digest, facts.size, facts.chunks)
+        if holding.path != blob.path:
+            return
+        try:
+            store.blobs.prove(facts.digest, holding, facts.chunks.id, Stamp.of(blob.opened_as))
+        except (DiachunkError, OSError):
+            return
+
+
+def _stamp_of(store: Store, facts: BlobFacts, holding: Holding) -> Stamp | None:
+    if holding.presence is not Presence.PROVEN:
+        return None
+    return holding.adopted.stamp if holding.adopted else read_stamp(store.layout.stamp(facts.digest))

@@ -1,0 +1,144 @@
+"""A target and a component, found; its files opened, or on their way; the loader set up over them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from diachunk.api.context import Context
+from diachunk.api.load_files import StoreFiles
+from diachunk.api.load_options import LoadSettings
+from diachunk.api.targets import Upstream, look_up, resolve
+from diachunk.errors import LoadError, UsageError
+from diachunk.manifest import Component, Manifest
+
+if TYPE_CHECKING:
+    import torch
+
+    from diachunk.api.load_fetch import BackgroundFetch
+    from diachunk.loader.events import LoadReport
+    from diachunk.loader.session import Loading
+
+
+class Opened:
+    """Use it as a context manager: leaving it ends a fetch that is under way, and waits for it if all went well."""
+
+    def __init__(self, target: str | os.PathLike[str], component: str | None, settings: LoadSettings) -> None:
+        self._opened_at = time.monotonic()
+        _need_torch()
+        self.settings = settings
+        self._text = os.fspath(target)
+        self._context = Context.make(settings.home).with_patience(settings.patience_s)
+        self._fetch: BackgroundFetch | None = None
+        manifest, url = self._manifest(component)
+        self.component = choose_component(manifest, component)
+        self.label = " ".join(filter(None, (manifest.ref, self.component.name)))
+        self._files = self._make_files(manifest, url)
+
+    def _manifest(self, component: str | None) -> tuple[Manifest, str]:
+        found = look_up(self._text, self._context, local=True)
+        if isinstance(found, Upstream):
+            if self.settings.fetch:
+                # Nobody knows its chunks yet: there is nothing to follow until it is here.
+                self._start_fetch(component or "").wait()
+            resolved = resolve(self._text, self._context, local=True)
+            return resolved.manifest, resolved.url
+        return found.manifest, found.url
+
+    def _make_files(self, manifest: Manifest, url: str) -> StoreFiles:
+        name, settings = self.component.name, self.settings
+        files = StoreFiles(self._context, manifest, name, self._text, settings=settings, url=url)
+        if not settings.fetch or all(files.holds(entry) for entry in self.component.files):
+            return files
+        from diachunk.api.load_fetch import FetchedFiles
+
+        fetch = self._start_fetch(name)
+        return FetchedFiles(self._context, manifest, name, self._text, fetch, settings=settings)
+
+    def _start_fetch(self, component: str) -> BackgroundFetch:
+        from diachunk.api.load_fetch import BackgroundFetch
+
+        self._fetch = BackgroundFetch(self._text, component, self.settings, self.settings.progress)
+        self._fetch.start()
+        return self._fetch
+
+    def loading(
+        self,
+        *,
+        order: Sequence[str] | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+    ) -> Loading:
+        """The loader over this component. `device` and `dtype` go before what the caller's options say.
+
+        Raises:
+            LoadError, IntegrityError, UsageError: see `load`.
+        """
+        from diachunk.loader.session import Loading, make_request
+
+        settings = self.settings
+        request = make_request(
+            self.label,
+            self.component,
+            device=settings.device if device is None else device,
+            dtype=settings.dtype if dtype is None else dtype,
+            tensors=settings.tensors,
+            keep_dtype=settings.keep_dtype,
+            order=order,
+            repair=settings.repair,
+            allow_code=settings.allow_code,
+        )
+        return Loading(request, self._files, settings.progress)
+
+    def settle(self, report: LoadReport) -> None:
+        """All is loaded: waits for what the fetch still has to flush.
+
+        Raises:
+            DiachunkError: what ended the fetch.
+        """
+        if self._fetch is not None:
+            self._fetch.wait()
+            report.fetched_bytes = self._fetch.fetched_bytes
+        report.elapsed_s = time.monotonic() - self._opened_at
+
+    def close(self) -> None:
+        if self._fetch is not None:
+            self._fetch.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def choose_component(manifest: Manifest, name: str | None) -> Component:
+    """The component of that name; without one, the only one that there is.
+
+    Raises:
+        UsageError: there are several, or none of that name. Lists them.
+    """
+    names = ", ".join(each.name or '""' for each in manifest.components)
+    if name is None:
+        if len(manifest.components) != 1:
+            raise UsageError(f"{manifest.ref} has several components: name one of them", hint=names)
+        return manifest.components[0]
+    found = manifest.component(name)
+    if found is None:
+        raise UsageError(f"{manifest.ref} has no component {name!r:.96}", hint=f"it has: {names}")
+    return found
+
+
+def _need_torch() -> None:
+    try:
+        import torch as _  # noqa: F401 - only to say, before anything is opened, how to get it
+    except ImportError as error:
+        raise LoadError("loading needs PyTorch", hint="pip install 'diachunk[load]'") from error

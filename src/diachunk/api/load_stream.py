@@ -1,0 +1,151 @@
+"""stream: tensors one by one, in a `for` loop or an `async for` loop. And the events of a load, asynchronously."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from diachunk.api.load_opened import Opened
+from diachunk.api.load_options import LoadOptions, LoadSettings
+from diachunk.errors import Interrupted
+from diachunk.loader.events import LoadEvent, LoadPlan, LoadReport
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    import torch
+
+    from diachunk.loader.loaded import Loaded
+
+Named: TypeAlias = "tuple[str, torch.Tensor]"
+
+
+class TensorStream:
+    """Iterates (name, tensor), once. Leaving the loop early stops the load; `close` (or `with`) does so at once.
+
+    Attributes:
+        plan: what is going to be loaded.
+        metadata: as `Loaded.metadata`.
+        report: what it took; complete once the last tensor was taken.
+    """
+
+    def __init__(self, opened: Opened, order: Sequence[str] | None = None) -> None:
+        self._opened = opened
+        try:
+            self._streaming = opened.loading(order=order).stream()
+        except BaseException:
+            opened.close()
+            raise
+        self.plan: LoadPlan = self._streaming.plan
+        self.metadata: Mapping[str, Any] = self._streaming.metadata
+        self.report: LoadReport = self._streaming.report
+        self._iterator = self._run()
+
+    def _run(self) -> Iterator[Named]:
+        try:
+            yield from self._streaming
+            self._opened.settle(self.report)
+        finally:
+            self.close()
+
+    def __iter__(self) -> Iterator[Named]:
+        return self._iterator
+
+    async def __aiter__(self) -> AsyncIterator[Named]:
+        loop = asyncio.get_running_loop()
+        end = object()
+        try:
+            while True:
+                step = loop.run_in_executor(None, functools.partial(next, self._iterator, end))
+                try:
+                    item = await asyncio.shield(step)
+                except asyncio.CancelledError:
+                    self.stop()
+                    await asyncio.wait([step])
+                    raise
+                if item is end:
+                    return
+                yield item
+        finally:
+            await loop.run_in_executor(None, self.close)
+
+    def stop(self) -> None:
+        """Makes the one who waits for the next tensor give up; may be called on any thread."""
+        self._streaming.stop()
+
+    def close(self) -> None:
+        """Ends the load, and the fetch if there is one. Tensors that were handed out stay."""
+        self._streaming.close()
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadDone:
+    """The last event: the load is done."""
+
+    loaded: Loaded
+    bytes: int = 0
+
+
+async def load_events(
+    target: str | os.PathLike[str], component: str | None = None, **options: Unpack[LoadOptions]
+) -> AsyncGenerator[LoadEvent | LoadDone, None]:
+    """Loads on a thread and yields what happens; the last event is LoadDone. Leaving the loop early stops the load.
+
+    Args:
+        options: those of `load`, but for `progress`.
+
+    Raises:
+        DiachunkError: as load.
+    """
+    from diachunk.api.loading import load_with
+
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[LoadEvent | LoadDone | BaseException] = asyncio.Queue()
+    left = threading.Event()
+
+    def tell(event: LoadEvent | LoadDone | BaseException) -> None:
+        loop.call_soon_threadsafe(queue.put_nowait, event)
+
+    def listen(event: LoadEvent) -> None:
+        if left.is_set():
+            raise Interrupted("stopped")
+        tell(event)
+
+    def run() -> None:
+        try:
+            settings = replace(LoadSettings(**options), progress=listen)
+            tell(LoadDone(load_with(target, component, settings)))
+        except BaseException as error:  # noqa: BLE001 - whatever it is belongs to whoever awaits
+            if not left.is_set():
+                tell(error)
+
+    task = loop.run_in_executor(None, run)
+    try:
+        while True:
+            event = await queue.get()
+            if isinstance(event, BaseException):
+                raise event
+            yield event
+            if isinstance(event, LoadDone):
+                return
+    finally:
+        left.set()
+        await asyncio.shield(task)

@@ -1,0 +1,273 @@
+"""Where tensors go: host memory, an accelerator. What the lanes need of either, and how "cuda:1" becomes one."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from diachunk.errors import LoadError, UsageError
+from diachunk.limits import CHUNK_BYTES, MiB
+from diachunk.loader.dtypes import short
+from diachunk.loader.memory import available_bytes, own_bytes
+
+_MADV_HUGEPAGE = 14
+_WORTH_HUGE_BYTES = 4 * MiB
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes [start, start + size) of a lane's buffer and the elements that they become.
+
+    `target` has one dimension and as many elements as the bytes have of `dtype`; its own dtype is the wanted one.
+    """
+
+    start: int
+    size: int
+    dtype: torch.dtype
+    target: torch.Tensor
+
+
+class Desk(Protocol):
+    """One lane's way onto a device. Used by that lane alone.
+
+    Contract: what `buffer` gives is written to by the lane, then handed over with `put`; from then on the bytes are
+    the desk's until `buffer` gives them out again. `done` is called once the pieces are in place on the device, at
+    once or during a later call; after `settle` all have been.
+    """
+
+    def buffer(self) -> memoryview:
+        """CHUNK_BYTES of host memory that no copy reads any more; waits for one."""
+        ...
+
+    def put(
+        self, pieces: Sequence[Piece], done: Callable[[], None], source: torch.Tensor | None = None
+    ) -> None:
+        """Copies, and casts, pieces of the buffer given last; or, onto the host alone, of `source`."""
+        ...
+
+    def settle(self) -> None:
+        """Waits until everything put is in place."""
+        ...
+
+
+class Device(Protocol):
+    """A place for tensors.
+
+    Attributes:
+        label: as people write it, "cuda:1".
+        is_host: its memory is this process's own, so that lanes may read into a tensor directly.
+    """
+
+    label: str
+    is_host: bool
+
+    def allocate(self, elements: int, dtype: torch.dtype) -> torch.Tensor:
+        """A new tensor of one dimension, its values undefined.
+
+        Raises:
+            RuntimeError, MemoryError: as torch does, if there is no room.
+        """
+        ...
+
+    def desk(self) -> Desk: ...
+
+    def lacks(self, dtype: torch.dtype) -> bool:
+        """Whether tensors of this dtype cannot be on it."""
+        ...
+
+    def available_bytes(self) -> int | None:
+        """What it has room for; None if nobody can tell."""
+        ...
+
+    def used_bytes(self) -> int:
+        """What this process takes of it now."""
+        ...
+
+
+def host_view(tensor: torch.Tensor) -> memoryview:
+    """The bytes of a contiguous host tensor, writable. The caller keeps the tensor alive."""
+    size = tensor.numel() * tensor.dtype.itemsize
+    if not size:
+        return memoryview(bytearray())
+    return memoryview((ctypes.c_ubyte * size).from_address(tensor.data_ptr())).cast("B")
+
+
+def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """The same memory as uint8, one dimension."""
+    return tensor.view(torch.uint8)
+
+
+class _Staging:
+    """One buffer, made when it is first used."""
+
+    def __init__(self) -> None:
+        self.tensor: torch.Tensor | None = None
+
+    def view(self) -> memoryview:
+        if self.tensor is None:
+            self.tensor = torch.empty(CHUNK_BYTES, dtype=torch.uint8)
+        return host_view(self.tensor)
+
+    def elements(self, piece: Piece, source: torch.Tensor | None) -> torch.Tensor:
+        whole = self.tensor if source is None else source
+        assert whole is not None
+        data = whole[piece.start : piece.start + piece.size]
+        # Chunks may begin anywhere in a file; a view of wider elements has to start at a multiple of them.
+        width = piece.dtype.itemsize
+        if data.storage_offset() % width or data.data_ptr() % width:
+            data = data.clone()
+        return data.view(piece.dtype)
+
+
+class PlainDesk:
+    """Copies at once: onto the host, and onto devices that have no pinned memory and no streams of ours."""
+
+    def __init__(self) -> None:
+        self._staging = _Staging()
+
+    def buffer(self) -> memoryview:
+        return self._staging.view()
+
+    def put(
+        self, pieces: Sequence[Piece], done: Callable[[], None], source: torch.Tensor | None = None
+    ) -> None:
+        for piece in pieces:
+            piece.target.copy_(self._staging.elements(piece, source))
+        done()
+
+    def settle(self) -> None:
+        return
+
+
+class Host:
+    """The memory of this process."""
+
+    label = "cpu"
+    is_host = True
+
+    def __init__(self) -> None:
+        self._advise = _huge_page_advice()
+
+    def allocate(self, elements: int, dtype: torch.dtype) -> torch.Tensor:
+        tensor = torch.empty(elements, dtype=dtype)
+        size = elements * dtype.itemsize
+        if size >= _WORTH_HUGE_BYTES and self._advise is not None:
+            self._advise(tensor.data_ptr(), size)
+        return tensor
+
+    def desk(self) -> Desk:
+        return PlainDesk()
+
+    def lacks(self, dtype: torch.dtype) -> bool:
+        return False
+
+    def available_bytes(self) -> int | None:
+        return available_bytes()
+
+    def used_bytes(self) -> int:
+        return own_bytes()
+
+
+class Other:
+    """Any other device of torch's, by plain copies: mps, xpu."""
+
+    is_host = False
+
+    def __init__(self, device: torch.device) -> None:
+        self.label = str(device)
+        self._device = device
+
+    def allocate(self, elements: int, dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty(elements, dtype=dtype, device=self._device)
+
+    def desk(self) -> Desk:
+        return PlainDesk()
+
+    def lacks(self, dtype: torch.dtype) -> bool:
+        try:
+            torch.empty(1, dtype=dtype, device=self._device)
+        except (TypeError, RuntimeError):
+            return True
+        return False
+
+    def available_bytes(self) -> int | None:
+        return available_bytes() if self._device.type == "mps" else None
+
+    def used_bytes(self) -> int:
+        return torch.mps.current_allocated_memory() if self._device.type == "mps" else 0
+
+
+def _huge_page_advice() -> Callable[[int, int], None] | None:
+    """madvise(MADV_HUGEPAGE) on what was just allocated: a gigabyte of 4 KiB pages takes a quarter of a second to
+    be touched for the first time. None where there is no such thing.
+    """
+    if sys.platform != "linux":
+        return None
+    try:
+        call = ctypes.CDLL(None).madvise
+    except (OSError, AttributeError):
+        return None
+    call.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+
+    def advise(address: int, size: int) -> None:
+        start = (address + 4095) & ~4095
+        call(start, (address + size - start) & ~4095, _MADV_HUGEPAGE)
+
+    return advise
+
+
+def find_device(given: str | torch.device) -> Device:
+    """The device that was asked for; "auto" is the best that is here.
+
+    Raises:
+        UsageError: no device is called so.
+        LoadError: it is not here.
+    """
+    if given == "auto":
+        given = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(given)
+    except (RuntimeError, TypeError) as error:
+        raise UsageError(f"{given!r:.60} is no device", hint="cpu, cuda, cuda:1, mps or auto") from error
+    if device.type == "cpu":
+        return Host()
+    if device.type == "cuda":
+        return _cuda(device)
+    if device.type == "meta":
+        raise UsageError("nothing can be loaded onto the meta device", hint="cpu, cuda, cuda:1, mps or auto")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        raise LoadError(f"no {device} here", hint="--device auto takes what there is") from error
+    return Other(device)
+
+
+def _cuda(device: torch.device) -> Device:
+    if not torch.cuda.is_available():
+        what = "this torch is built without CUDA" if torch.version.cuda is None else "no usable driver or GPU"
+        raise LoadError(f"no {device} here: {what}", hint="--device auto takes what there is")
+    count = torch.cuda.device_count()
+    if (device.index or 0) >= count:
+        raise LoadError(f"no {device} here: there are {count}, from cuda:0 on")
+    from diachunk.loader.cuda import CudaQueues
+    from diachunk.loader.queued import Queued
+
+    return Queued(CudaQueues(device))
+
+
+def check_dtypes(device: Device, dtypes: Sequence[torch.dtype]) -> None:
+    """Whether the device has them all.
+
+    Raises:
+        LoadError: it lacks one.
+    """
+    for dtype in dict.fromkeys(dtypes):
+        if device.lacks(dtype):
+            raise LoadError(
+                f"{device.label} has no {short(dtype)}", hint="choose another --dtype, or --device cpu"
+            )

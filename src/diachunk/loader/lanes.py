@@ -1,0 +1,197 @@
+"""The pipeline: lanes read chunks, hash them, and put them where they belong, side by side."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+
+import torch
+
+from diachunk.loader.blob import Blob, Damaged
+from diachunk.loader.device import Desk, Device, host_view
+from diachunk.loader.feed import Arrivals, Feed
+from diachunk.loader.landing import Landing
+from diachunk.loader.meter import Meter, Stage
+
+LANES_MIN, LANES_MAX = 2, 16
+_END_S = 5.0
+
+
+def lane_count(jobs: int) -> int:
+    """One for each core and one more, so that a core is not idle while a lane waits for a page."""
+    return max(1, min(jobs, LANES_MAX, max(LANES_MIN, (os.cpu_count() or 1) + 1)))
+
+
+class Pipeline:
+    """One pass over the jobs of a feed.
+
+    Attributes:
+        damaged: (file, chunk) of chunks that are not what they should be, where `collect` asks to go on.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        blobs: Sequence[Blob],
+        landing: Landing,
+        device: Device,
+        meter: Meter,
+        *,
+        arrivals: Arrivals | None = None,
+        collect: bool = False,
+        in_place: frozenset[int] = frozenset(),
+    ) -> None:
+        self.damaged: list[tuple[int, int]] = []
+        self.lanes = lane_count(len(feed))
+        self._feed = feed
+        self._blobs = blobs
+        self._landing = landing
+        self._device = device
+        self._meter = meter
+        self._arrivals = arrivals
+        self._collect = collect
+        self._in_place = in_place
+        self._lock = threading.Lock()
+        self._error: BaseException | None = None
+        self._threads: list[threading.Thread] = []
+        self._left = 0
+        self.over = threading.Event()
+
+    def start(self) -> None:
+        if not len(self._feed):
+            self.over.set()
+            return
+        self._left = self.lanes
+        for _ in range(self.lanes):
+            thread = threading.Thread(target=self._run, name="diachunk-load", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def check(self) -> None:
+        """Raises what ended a lane.
+
+        Raises:
+            Damaged, DiachunkError, or whatever torch raised.
+        """
+        with self._lock:
+            error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def stop(self) -> None:
+        """Ends the lanes; waits until none of them touches a tensor any more, within bounds."""
+        self._feed.stop()
+        until = time.monotonic() + _END_S
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    # --- a lane --------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        desk: Desk | None = None
+        try:
+            desk = self._device.desk()
+            while (job := self._take()) is not None:
+                self._serve(desk, *job)
+            desk.settle()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the load must end with it, not hang
+            self._fail(error)
+        finally:
+            self._leave(desk)
+
+    def _leave(self, desk: Desk | None) -> None:
+        try:
+            if desk is not None:
+                desk.settle()
+        except BaseException as error:  # noqa: BLE001 - as above
+            self._fail(error)
+        with self._lock:
+            self._left -= 1
+            last = not self._left
+        if last:
+            self.over.set()
+
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            self._error = self._error or error
+        self._feed.stop()
+
+    def _take(self) -> tuple[int, int, int] | None:
+        started_at = time.perf_counter()
+        job = self._feed.take()
+        if self._arrivals is not None:
+            self._meter.spent(Stage.NETWORK, time.perf_counter() - started_at)
+        return job
+
+    def _serve(self, desk: Desk, job: int, file: int, chunk: int) -> None:
+        blob = self._blobs[file]
+        try:
+            if file in self._in_place:
+                start, size = blob.facts.chunks.offsets[chunk], blob.facts.chunks.sizes[chunk]
+                self._check(blob, chunk, memoryview(blob.window())[start : start + size])
+                source = None
+            else:
+                source = self._read(desk, blob, file, chunk)
+        except Damaged:
+            if not self._excused(job, file, chunk):
+                raise
+            return
+        self._feed.done()
+        if source is None:
+            self._arrived(blob, file, chunk)
+        else:
+            self._put(desk, blob, file, chunk, source)
+
+    def _read(self, desk: Desk, blob: Blob, file: int, chunk: int) -> torch.Tensor | memoryview | None:
+        """Reads and hashes a chunk. Returns what is to be put in place, None if it is in place already."""
+        start, size = blob.facts.chunks.offsets[chunk], blob.facts.chunks.sizes[chunk]
+        direct = self._landing.direct(blob, file, chunk)
+        if direct is None and blob.trusted and blob.mappable and self._device.is_host:
+            # The pages of a trusted file are as good as a copy of them, from which it would be cast.
+            self._meter.count(read=size)
+            return torch.frombuffer(blob.window(), dtype=torch.uint8, count=size, offset=start)
+        view = desk.buffer()[:size] if direct is None else host_view(direct)
+        started_at = time.perf_counter()
+        blob.read(chunk, view)
+        self._meter.spent(Stage.READ, time.perf_counter() - started_at)
+        self._meter.count(read=size)
+        if not blob.trusted:
+            self._check(blob, chunk, view)
+        return None if direct is not None else view
+
+    def _check(self, blob: Blob, chunk: int, view: memoryview) -> None:
+        started_at = time.perf_counter()
+        blob.check(chunk, view)
+        self._meter.spent(Stage.VERIFY, time.perf_counter() - started_at)
+        self._meter.count(verified=len(view))
+        with self._lock:
+            blob.verified.add(chunk)
+
+    def _excused(self, job: int, file: int, chunk: int) -> bool:
+        """Whether to go on after a bad chunk: it is still being fetched, or is mended afterwards."""
+        if self._arrivals is not None and not self._arrivals.over:
+            self._feed.give_back(job)
+            return True
+        if self._collect:
+            with self._lock:
+                self.damaged.append((file, chunk))
+            self._feed.done()
+        return self._collect
+
+    def _put(self, desk: Desk, blob: Blob, file: int, chunk: int, source: torch.Tensor | memoryview) -> None:
+        started_at = time.perf_counter()
+        mapped = source if isinstance(source, torch.Tensor) else None
+        data = host_view(source) if isinstance(source, torch.Tensor) else source
+        pieces = self._landing.pieces(blob, file, chunk, data)
+        desk.put(pieces, lambda: self._arrived(blob, file, chunk), mapped)
+        casting = any(piece.target.dtype != piece.dtype for piece in pieces)
+        if mapped is not None and all(piece.target.dtype != piece.dtype for piece in pieces):
+            # Else the process would seem to take the whole file besides the result. Pages beside a tensor that was
+            # mapped stay: its new owner may have written to them.
+            blob.drop(chunk)
+        self._meter.spent(Stage.CAST if casting else Stage.COPY, time.perf_counter() - started_at)
+
+    def _arrived(self, blob: Blob, file: int, chunk: int) -> None:
+        self._meter.count(landed=self._landing.arrived(blob, file, chunk))

@@ -1,0 +1,195 @@
+"""Fills a torch.nn.Module: matches names and shapes before anything is read, then takes tensor after tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from diachunk.errors import LoadError
+from diachunk.loader.events import LoadReport
+from diachunk.loader.layout import chosen
+from diachunk.loader.session import Loading
+
+_NAMED_MAX = 8
+
+
+class Opened(Protocol):
+    """A component that is open (api.load_opened)."""
+
+    def loading(
+        self,
+        *,
+        order: Sequence[str] | None = None,
+        device: str | torch.device | None = None,
+    ) -> Loading: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Misshaped:
+    """A tensor that has another shape in the checkpoint than in the module."""
+
+    name: str
+    in_checkpoint: tuple[int, ...]
+    in_module: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {list(self.in_checkpoint)}, not {list(self.in_module)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """How a checkpoint and a module match, and what the load took. `str` is for people.
+
+    Attributes:
+        filled: names in the module that have values from the checkpoint now, tied ones included.
+        missing: names in the module that the checkpoint has not.
+        unexpected: names in the checkpoint that the module has not.
+        left_on_meta: what the module does not save and has no values yet: it has to make them itself.
+    """
+
+    filled: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    misshaped: tuple[Misshaped, ...]
+    left_on_meta: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    report: LoadReport = field(default_factory=LoadReport)
+
+    @property
+    def matches(self) -> bool:
+        return not (self.missing or self.unexpected or self.misshaped)
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.filled):,} filled"]
+        for what, names in (
+            ("missing in the checkpoint", self.missing),
+            ("not in the module", self.unexpected),
+            ("of another shape", [str(each) for each in self.misshaped]),
+            ("still on the meta device", self.left_on_meta),
+        ):
+            if names:
+                parts.append(f"{len(names):,} {what} ({_some(names)})")
+        return "; ".join(parts)
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMED_MAX])
+    return f"{shown}, and {len(names) - _NAMED_MAX:,} more" if len(names) > _NAMED_MAX else shown
+
+
+def fill(
+    module: torch.nn.Module, opened: Opened, *, strict: bool, prefix: str, rename: Mapping[str, str]
+) -> Filled:
+    """See api.loading.load_into.
+
+    Raises:
+        LoadError: names or shapes do not match; nothing was read or touched.
+    """
+    slots = _Slots(module)
+    back = {inside: outside for outside, inside in rename.items()}
+    outside = {name: back.get(name, f"{prefix}{name}") for name in slots.names}
+    loading = opened.loading(order=list(outside.values()), device=slots.device)
+    try:
+        found = _match(slots, outside, loading)
+        _refuse(found, strict=strict, partly=not loading.everything)
+        inside = {outside[name]: name for name in slots.names}
+        wanted = [name for name in loading.layout.names if name in inside]
+        loading.narrow(chosen(loading.layout, wanted))
+        streaming = loading.stream()
+    except BaseException:
+        loading.close()
+        raise
+    for name, tensor in streaming:
+        slots.put(inside[name], tensor)
+    return Filled(
+        found.filled,
+        found.missing,
+        found.unexpected,
+        (),
+        tuple(slots.left_on_meta()),
+        loading.metadata,
+        streaming.report,
+    )
+
+
+def _match(slots: _Slots, outside: Mapping[str, str], loading: Loading) -> Filled:
+    """What would be filled, and what does not match."""
+    shapes = {view.name: view.shape for view in loading.layout.views}
+    shapes |= {name: tuple(tensor.shape) for name, tensor in loading.layout.ready.items()}
+    filled: list[str] = []
+    misshaped = []
+    for name in slots.names:
+        shape = shapes.get(outside[name])
+        if shape is None:
+            continue
+        if shape != slots.shape(name):
+            misshaped.append(Misshaped(name, shape, slots.shape(name)))
+        filled += slots.tied(name)
+    known = set(filled)
+    return Filled(
+        tuple(name for name in slots.names if name in known),
+        tuple(name for name in slots.names if name not in known),
+        tuple(sorted(shapes.keys() - set(outside.values()))),
+        tuple(misshaped),
+    )
+
+
+def _refuse(found: Filled, *, strict: bool, partly: bool) -> None:
+    missing = bool(found.missing) and not partly
+    if found.misshaped or (strict and (missing or found.unexpected)):
+        hint = "" if found.misshaped else "strict=False fills what matches; prefix= and rename= map names"
+        raise LoadError(f"the checkpoint does not fit the module: {found}; nothing was loaded", hint=hint)
+
+
+class _Slots:
+    """The places in a module where tensors are, by the names of its state dict. Tied ones share a place."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self._module = module
+        state = module.state_dict(keep_vars=True)
+        self._tensors = {name: each for name, each in state.items() if isinstance(each, torch.Tensor)}
+        self.names = tuple(self._tensors)
+        self._by_identity: dict[int, list[str]] = {}
+        for name, tensor in self._tensors.items():
+            self._by_identity.setdefault(id(tensor), []).append(name)
+        self._places: dict[int, list[tuple[dict[str, Any], str]]] = {}
+        for part in module.modules():
+            for table in (part._parameters, part._buffers):
+                for key, each in table.items():
+                    if each is not None:
+                        self._places.setdefault(id(each), []).append((table, key))
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the module is; None where the caller has to say: on the meta device, or on several."""
+        devices = {tensor.device for tensor in self._tensors.values()}
+        only = devices.pop() if len(devices) == 1 else None
+        return None if only is None or only.type == "meta" else only
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._tensors[name].shape)
+
+    def tied(self, name: str) -> list[str]:
+        """All names of the same tensor."""
+        return self._by_identity[id(self._tensors[name])]
+
+    def put(self, name: str, tensor: torch.Tensor) -> None:
+        """Fills a place: copies into a tensor that has memory, takes the place of one that has none."""
+        old = self._tensors[name]
+        if old.device.type != "meta":
+            with torch.no_grad():
+                old.copy_(tensor)
+            return
+        new = tensor
+        if isinstance(old, torch.nn.Parameter):
+            trained = old.requires_grad and (tensor.is_floating_point() or tensor.is_complex())
+            new = torch.nn.Parameter(tensor, requires_grad=trained)
+        for table, key in self._places.get(id(old), ()):
+            table[key] = new
+
+    def left_on_meta(self) -> Iterable[str]:
+        named = [*self._module.named_parameters(), *self._module.named_buffers()]
+        return (name for name, tensor in named if tensor.device.type == "meta")

@@ -1,0 +1,219 @@
+"""load and stream, from open files on. What is public is in api.loading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from glob import escape
+from typing import Any
+
+import torch
+
+from diachunk.loader.contents import check_globs, pick
+from diachunk.loader.device import find_device
+from diachunk.loader.dtypes import parse_dtype
+from diachunk.loader.events import LoadListener, LoadPlan, LoadReport, silent
+from diachunk.loader.job import Job, out_of_memory
+from diachunk.loader.layout import Layout
+from diachunk.loader.loaded import Loaded
+from diachunk.loader.opening import Files, close_all, open_component
+from diachunk.loader.plan import Wanted, check_room
+from diachunk.loader.runner import TICK_S, Runner
+from diachunk.loader.stream import AHEAD_BYTES, Outlet, iterate
+from diachunk.manifest.model import Component
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for, checked before a file is opened.
+
+    Attributes:
+        label: how people know the component.
+        order: names in the order in which they are wanted; those not listed come last.
+    """
+
+    label: str
+    component: Component
+    wanted: Wanted
+    tensors: tuple[str, ...] | None = None
+    order: Sequence[str] | None = None
+    repair: bool = False
+    allow_code: bool = False
+
+
+def make_request(
+    label: str,
+    component: Component,
+    *,
+    device: str | torch.device,
+    dtype: str | torch.dtype | None,
+    tensors: str | Iterable[str] | None,
+    keep_dtype: str | Iterable[str],
+    order: Sequence[str] | None = None,
+    repair: bool = False,
+    allow_code: bool = False,
+) -> Request:
+    """Raises:
+    UsageError: no such device or dtype.
+    LoadError: the device is not here.
+    """
+    wanted = Wanted(
+        label, component.name, find_device(device), parse_dtype(dtype), _names(keep_dtype), tensors is None
+    )
+    chosen = None if tensors is None else _names(tensors)
+    return Request(label, component, wanted, chosen, order, repair, allow_code)
+
+
+def _names(given: str | Iterable[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+class Loading:
+    """Open files and a plan; then either `load` or `stream`, once."""
+
+    def __init__(self, request: Request, files: Files, listener: LoadListener = silent) -> None:
+        self._request = request
+        self._files = files
+        self._listener = listener
+        self._blobs, contents = open_component(
+            files, request.component, request.label, allow_code=request.allow_code
+        )
+        try:
+            self.contents = contents
+            self.layout = pick(contents, request.tensors, request.label, request.order)
+            # What was to keep its dtype and is misspelt would be cast, and nobody would hear of it.
+            check_globs(request.wanted.keep_dtype, contents.names, request.label)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        return self.layout.metadata
+
+    def narrow(self, layout: Layout) -> None:
+        """Only these of the tensors."""
+        self.layout = layout
+
+    def _job(self, outlet: Outlet | None, result_bytes: int | None = None) -> Job:
+        arrivals = self._files.arrivals(self._blobs)
+        told = {} if outlet is None else {"told": outlet.told}
+        job = Job(
+            self._request.wanted,
+            self.layout,
+            self._blobs,
+            listener=self._listener,
+            arrivals=arrivals,
+            **told,
+        )
+        check_room(job.plan, self._request.wanted, result_bytes)
+        self._listener(job.plan)
+        return job
+
+    @property
+    def everything(self) -> bool:
+        """Whether all tensors of the component were asked for."""
+        return self._request.tensors is None
+
+    def one(self, name: str) -> torch.Tensor:
+        """A single tensor; the files stay open for more.
+
+        Raises:
+            UsageError: there is none of that name.
+            LoadError, IntegrityError, StoreError.
+        """
+        wanted = replace(self._request.wanted, everything=False)
+        job = Job(wanted, pick(self.contents, (escape(name),), self._request.label), self._blobs)
+        check_room(job.plan, wanted)
+        self._run(job)
+        job.check_unchanged()
+        return next(tensor for found, tensor in job.tensors() if found == name)
+
+    def load(self) -> Loaded:
+        """All tensors at once.
+
+        Raises:
+            LoadError, IntegrityError, StoreError.
+        """
+        try:
+            job = self._job(None)
+            self._run(job)
+            tensors = dict(job.tensors())
+            report = job.finish()
+            self._note_proven()
+            return Loaded(tensors, self.metadata, report)
+        finally:
+            self.close()
+
+    def _run(self, job: Job) -> None:
+        runner = Runner(job, self._files, repair=self._request.repair)
+        try:
+            try:
+                runner.start()
+                while not runner.step(TICK_S):
+                    pass
+            finally:
+                runner.stop()
+            return
+        except (MemoryError, RuntimeError) as error:
+            refused = out_of_memory(job, error)
+            if refused is None:
+                raise
+        raise refused
+
+    def stream(self) -> Streaming:
+        """Tensors one by one."""
+        outlet = Outlet(bounded=True)
+        job = self._job(outlet, 2 * AHEAD_BYTES)
+        return Streaming(self, job, outlet, Runner(job, self._files, repair=self._request.repair))
+
+    def _note_proven(self) -> None:
+        for blob in self._blobs:
+            if not blob.trusted and len(blob.verified) == len(blob.facts.chunks) and not blob.changed():
+                self._files.proven(blob)
+
+    def finish(self, job: Job) -> LoadReport:
+        """The end of a stream that was taken whole."""
+        report = job.finish()
+        self._note_proven()
+        return report
+
+    def close(self) -> None:
+        close_all(self._blobs)
+
+
+class Streaming:
+    """The tensors of a load that is under way. Iterate it once."""
+
+    def __init__(self, loading: Loading, job: Job, outlet: Outlet, runner: Runner) -> None:
+        self._loading = loading
+        self._job = job
+        self._outlet = outlet
+        self._runner = runner
+
+    @property
+    def plan(self) -> LoadPlan:
+        return self._job.plan
+
+    @property
+    def report(self) -> LoadReport:
+        return self._job.report
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        return self._loading.metadata
+
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        try:
+            yield from iterate(self._job, self._outlet, self._runner)
+            self._loading.finish(self._job)
+        finally:
+            self.close()
+
+    def stop(self) -> None:
+        """Makes the one who waits for the next tensor give up; may be called on any thread."""
+        self._outlet.stop()
+
+    def close(self) -> None:
+        self._runner.stop()
+        self._loading.close()

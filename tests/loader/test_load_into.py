@@ -1,0 +1,155 @@
+"""Modules: on the meta device they get the tensors, elsewhere new values; what does not match is said before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from diachunk.api.load_options import Verify
+from diachunk.api.loading import load_into
+from diachunk.errors import IntegrityError, LoadError
+from diachunk.limits import MiB
+from fixtures import damage
+from fixtures.checkpoints import Checkpoint
+from fixtures.tensors import blob_of, pth, safetensors, stored
+
+FILE = "model/model.safetensors"
+
+
+class Net(nn.Module):
+    """Tied weights, a buffer that is saved and one that is not, a norm."""
+
+    steps: torch.Tensor
+
+    def __init__(self, width: int = 700) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(1500, width)
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, 1500, bias=False)
+        self.head.weight = self.embed.weight
+        self.register_buffer("steps", torch.arange(5))
+        self.register_buffer("cache", torch.ones(3), persistent=False)
+
+
+def values(net: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
+
+
+@pytest.fixture
+def net() -> Net:
+    torch.manual_seed(5)
+    return Net()
+
+
+@pytest.fixture
+def held(tmp_path: Path, home: Path, net: Net) -> Checkpoint:
+    saved = values(net)
+    del saved["head.weight"]  # as libraries save what is tied: once
+    return stored(tmp_path / "files", home, {FILE: safetensors(saved)})
+
+
+def on_meta(width: int = 700) -> Net:
+    with torch.device("meta"):
+        return Net(width)
+
+
+@pytest.mark.parametrize("verify", ["stamp", "always"])
+def test_a_module_on_the_meta_device_gets_the_tensors(
+    held: Checkpoint, home: Path, net: Net, verify: Verify
+) -> None:
+    target = on_meta()
+    filled = load_into(target, held.target, home=home, verify=verify)
+    for name, tensor in values(net).items():
+        assert torch.equal(target.state_dict()[name], tensor)
+    assert target.head.weight is target.embed.weight
+    assert target.embed.weight.requires_grad
+    assert filled.matches
+    assert set(filled.filled) == set(values(net))
+    assert filled.left_on_meta == ("cache",)
+    assert "cache" in str(filled)
+
+
+def test_dtype_and_keep_dtype_hold_for_a_module(held: Checkpoint, home: Path) -> None:
+    target = on_meta()
+    load_into(target, held.target, home=home, dtype="bf16", keep_dtype="norm.*")
+    assert (target.embed.weight.dtype, target.norm.weight.dtype) == (torch.bfloat16, torch.float32)
+    assert target.steps.dtype == torch.int64
+
+
+def test_an_existing_module_keeps_its_tensors_and_dtypes(held: Checkpoint, home: Path, net: Net) -> None:
+    torch.manual_seed(6)
+    target = Net().to(torch.float16)
+    before = target.embed.weight
+    load_into(target, held.target, home=home)
+    assert target.embed.weight is before
+    assert torch.equal(target.embed.weight, net.embed.weight.half())
+    assert target.norm.weight.dtype == torch.float16
+
+
+def test_the_cast_module_computes_what_the_original_does(held: Checkpoint, home: Path, net: Net) -> None:
+    target = on_meta()
+    load_into(target, held.target, home=home)
+    tokens = torch.tensor([1, 2, 3])
+    assert torch.equal(target.head(target.norm(target.embed(tokens))), net.head(net.norm(net.embed(tokens))))
+
+
+def test_mismatches_are_reported_and_nothing_is_touched(held: Checkpoint, home: Path) -> None:
+    target = Net()
+    target.extra = nn.Linear(2, 2)
+    del target.norm
+    before = values(target)
+    with pytest.raises(LoadError) as caught:
+        load_into(target, held.target, home=home)
+    message = caught.value.message
+    assert "2 missing in the checkpoint (extra.weight, extra.bias)" in message
+    assert "2 not in the module (norm.bias, norm.weight)" in message
+    assert all(torch.equal(tensor, before[name]) for name, tensor in target.state_dict().items())
+
+
+def test_not_strict_fills_what_matches(held: Checkpoint, home: Path, net: Net) -> None:
+    target = Net()
+    target.extra = nn.Linear(2, 2)
+    del target.norm
+    filled = load_into(target, held.target, home=home, strict=False)
+    assert filled.missing == ("extra.weight", "extra.bias")
+    assert filled.unexpected == ("norm.bias", "norm.weight")
+    assert torch.equal(target.embed.weight, net.embed.weight)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_another_shape_is_always_refused(held: Checkpoint, home: Path, strict: bool) -> None:
+    with pytest.raises(LoadError, match=r"embed\.weight \[1500, 700\], not \[1500, 600\]"):
+        load_into(on_meta(600), held.target, home=home, strict=strict)
+
+
+def test_names_can_be_mapped(tmp_path: Path, home: Path) -> None:
+    saved = {"net.0.weight": torch.randn(3, 2), "net.0.bias": torch.randn(3), "old": torch.ones(4)}
+    held = stored(tmp_path / "files", home, {"model/w.pth": pth(saved)})
+    target = nn.Sequential(nn.Linear(2, 3))
+    target.register_parameter("new", nn.Parameter(torch.zeros(4)))
+    load_into(target, held.target, home=home, prefix="net.", rename={"old": "new"})
+    assert torch.equal(target.get_parameter("0.weight"), saved["net.0.weight"])
+    assert torch.equal(target.get_parameter("new"), torch.ones(4))
+
+
+def test_only_some_tensors_need_not_be_all(held: Checkpoint, home: Path, net: Net) -> None:
+    target = Net()
+    kept = target.embed.weight.detach().clone()
+    filled = load_into(target, held.target, home=home, tensors="norm.*")
+    assert set(filled.filled) == {"norm.weight", "norm.bias"}
+    assert torch.equal(target.embed.weight, kept)
+
+
+def test_damage_leaves_wrong_values_nowhere(held: Checkpoint, home: Path, net: Net) -> None:
+    damage.flip(blob_of(held, home, FILE), 2 * MiB)
+    torch.manual_seed(7)
+    target = Net()
+    before = values(target)
+    with pytest.raises(IntegrityError, match=r"embed\.weight"):
+        load_into(target, held.target, home=home)
+    for name, tensor in target.state_dict().items():
+        assert torch.equal(tensor, before[name]) or torch.equal(tensor, values(net)[name])
+    assert torch.equal(target.embed.weight, before["embed.weight"])

@@ -1,0 +1,201 @@
+"""What cannot be loaded is refused before anything is read, in one line that says what would do."""
+
+from __future__ import annotations
+
+import json
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+
+from diachunk.api.loading import load
+from diachunk.errors import LoadError, UsageError
+from diachunk.limits import MiB
+from diachunk.loader import device as devices
+from diachunk.loader import memory
+from fixtures.checkpoints import Checkpoint
+from fixtures.tensors import pth, safetensors, stored, weights
+from format_files import entry, safetensors_of
+
+FILE = "model/model.safetensors"
+
+
+@pytest.fixture
+def held(tmp_path: Path, home: Path) -> Checkpoint:
+    return stored(tmp_path / "files", home, {FILE: safetensors(weights()), "vocoder/w.pth": pth(weights())})
+
+
+def test_several_components_and_none_named_lists_them(held: Checkpoint, home: Path) -> None:
+    with pytest.raises(UsageError, match="several components") as caught:
+        load(held.target, home=home)
+    assert caught.value.hint == "model, vocoder"
+
+
+def test_an_unknown_component_lists_those_there_are(held: Checkpoint, home: Path) -> None:
+    with pytest.raises(UsageError, match="'codec'") as caught:
+        load(held.target, "codec", home=home)
+    assert "model, vocoder" in caught.value.hint
+
+
+def test_an_unknown_tensor_names_near_ones(held: Checkpoint, home: Path) -> None:
+    for wanted in ("layer.wieght", ["embed.*", "layer.wieght"]):
+        with pytest.raises(UsageError, match=r"layer\.wieght") as caught:
+            load(held.target, "model", home=home, tensors=wanted)
+        assert "layer.weight" in caught.value.hint
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bf17", "bool", "torch", 3, torch.int32, "float4_e2m1fn_x2"])
+def test_what_is_no_dtype_for_weights_is_refused(held: Checkpoint, home: Path, dtype: str) -> None:
+    with pytest.raises(UsageError, match=r"dtype|cast"):
+        load(held.target, "model", home=home, dtype=dtype)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "meta", ""])
+def test_what_is_no_device_is_refused(held: Checkpoint, home: Path, device: str) -> None:
+    with pytest.raises(UsageError, match="device"):
+        load(held.target, "model", home=home, device=device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_device_that_is_not_here_is_refused(held: Checkpoint, home: Path) -> None:
+    for device in ("cuda", "cuda:1"):
+        with pytest.raises(LoadError, match=f"no {device} here") as caught:
+            load(held.target, "model", home=home, device=device)
+        assert "auto" in caught.value.hint
+
+
+def test_a_dtype_that_the_device_lacks_is_refused(
+    held: Checkpoint, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices.Host, "lacks", lambda self, dtype: dtype is torch.float64)
+    with pytest.raises(LoadError, match="cpu has no float64"):
+        load(held.target, "model", home=home)
+    assert load(held.target, "model", home=home, tensors="layer.*")
+
+
+def test_what_is_not_here_says_how_to_get_it(held: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match="is not here") as caught:
+        load(held.target, "model", home=tmp_path / "other")
+    assert f"diachunk fetch {held.target}" in caught.value.hint
+
+
+def test_a_component_without_tensors_says_what_it_has(tmp_path: Path, home: Path) -> None:
+    held = stored(tmp_path / "files", home, {"config/config.json": b"{}"})
+    with pytest.raises(LoadError, match="no tensors") as caught:
+        load(held.target, home=home)
+    assert "config.json" in caught.value.hint
+
+
+def test_several_files_without_an_index_are_ambiguous(tmp_path: Path, home: Path) -> None:
+    files = {f"model/{name}.safetensors": safetensors({"a": torch.ones(1)}) for name in ("one", "two")}
+    held = stored(tmp_path / "files", home, files)
+    with pytest.raises(LoadError, match=r"one\.safetensors, two\.safetensors"):
+        load(held.target, home=home)
+
+
+def test_gguf_is_refused(tmp_path: Path, home: Path) -> None:
+    held = stored(tmp_path / "files", home, {"model/model.gguf": b"GGUF" + bytes(100)})
+    with pytest.raises(LoadError, match="GGUF"):
+        load(held.target, home=home)
+    other = stored(tmp_path / "more", home, {"model/model.bin": b"GGUF" + bytes(100)}, "lab/other")
+    with pytest.raises(LoadError, match="GGUF"):
+        load(other.target, home=home)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        {"weight_map": {"a": "absent.safetensors"}},
+        {"weight_map": {"a": "../model.safetensors"}},
+        {"weight_map": ["a"]},
+        {"weight_map": {"a": {}}},
+        {},
+        [],
+    ],
+)
+def test_an_index_that_makes_no_sense_is_refused(tmp_path: Path, home: Path, index: object) -> None:
+    files = {
+        "model/m.safetensors": safetensors({"a": torch.ones(1)}),
+        "model/m.safetensors.index.json": json.dumps(index).encode(),
+    }
+    held = stored(tmp_path / "files", home, files)
+    with pytest.raises(LoadError, match="index"):
+        load(held.target, home=home)
+
+
+MALFORMED = {
+    "a header over the cap": (200_000_000).to_bytes(8, "little") + b"{" + bytes(1000),
+    "a header longer than the file": (5000).to_bytes(8, "little") + b"{" + bytes(1000),
+    "overlapping ranges": safetensors_of({"a": entry(0, 8), "b": entry(4, 12)}, bytes(12)),
+    "a range outside the file": safetensors_of({"a": entry(0, 8), "b": entry(8, 4000)}, bytes(12)),
+    "a range that ends before it begins": safetensors_of({"a": entry(8, 0, shape=[0])}, bytes(12)),
+    "a shape that is not its range": safetensors_of({"a": entry(0, 8, "F32", [3])}, bytes(12)),
+    "a negative shape": safetensors_of({"a": entry(0, 8, "U8", [-8])}, bytes(12)),
+    "a dtype that torch has not": safetensors_of({"a": entry(0, 6, "F6_E2M3", [8])}, bytes(12)),
+    "a dtype that nobody has": safetensors_of({"a": entry(0, 8, "Q8", [8])}, bytes(12)),
+    "a shape larger than memory": safetensors_of({"a": entry(0, 8, "X", [1 << 60])}, bytes(12)),
+    "no header": b"nothing that anybody reads",
+    "nothing": b"",
+    "a zip file cut short": pth({"a": torch.ones(100)})[:-40],
+}
+
+
+@pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_file_is_refused(tmp_path: Path, home: Path, data: bytes) -> None:
+    held = stored(tmp_path / "files", home, {FILE: data})
+    with pytest.raises(LoadError) as caught:
+        load(held.target, home=home)
+    assert "model/model.safetensors" in caught.value.message or "tensor 'a'" in caught.value.message
+
+
+# --- memory --------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_fit_is_refused_before_it_starts(
+    held: Checkpoint, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def few() -> int:
+        return 20 * MiB
+
+    monkeypatch.setattr(devices, "available_bytes", few)
+    with pytest.raises(LoadError, match=r"needs [\d,]+ bytes of memory on cpu, 20,971,520 are free"):
+        load(held.target, "model", home=home, verify="always")
+    # what is mapped needs none
+    assert load(held.target, "model", home=home).report.mapped_bytes
+
+
+def test_memory_that_may_still_be_taken_is_bounded_by_the_process_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    assert (memory.available_bytes() or 0) > 0
+    wanted = 1 << 40
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+        assert (memory.available_bytes() or 0) < wanted
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def test_running_out_midway_frees_everything_and_says_so(
+    held: Checkpoint, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gc
+    import weakref
+
+    allocated: list[weakref.ref[torch.Tensor]] = []
+    allocate = devices.Host.allocate
+
+    def scarce(self: devices.Host, elements: int, dtype: torch.dtype) -> torch.Tensor:
+        if len(allocated) == 5:
+            return torch.empty(1 << 60, dtype=dtype)  # torch's own error
+        tensor = allocate(self, elements, dtype)
+        allocated.append(weakref.ref(tensor))
+        return tensor
+
+    monkeypatch.setattr(devices.Host, "allocate", scarce)
+    with pytest.raises(LoadError, match=r"cpu ran out of memory after [\d,]+ of [\d,]+ bytes") as caught:
+        load(held.target, "model", home=home, verify="always")
+    assert "freed" in caught.value.hint
+    gc.collect()
+    # also while the error is still held
+    assert [ref for ref in allocated if ref() is not None] == []

@@ -1,0 +1,229 @@
+"""One by one: in order, no further ahead than allowed, in `for` and `async for`, stopped at any time."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from diachunk.api.load_access import safe_open
+from diachunk.api.load_options import Verify
+from diachunk.api.loading import LoadDone, LoadEvent, LoadPlan, LoadProgress, load, load_events, stream
+from diachunk.errors import IntegrityError, UsageError
+from diachunk.limits import CHUNK_BYTES, MiB
+from diachunk.loader import stream as streams
+from diachunk.loader.lanes import Pipeline
+from fixtures import damage
+from fixtures.checkpoints import Checkpoint
+from fixtures.tensors import assert_same, blob_of, pth, safetensors, stored, weights
+
+FILE = "model/model.safetensors"
+
+
+@pytest.fixture
+def held(tmp_path: Path, home: Path) -> Checkpoint:
+    return stored(tmp_path / "files", home, {FILE: safetensors(weights(), {"made": "here"})})
+
+
+def lanes_alive() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("diachunk-load")]
+
+
+@pytest.mark.parametrize("verify", ["stamp", "always"])
+@pytest.mark.parametrize("dtype", [None, "bf16"])
+def test_a_stream_gives_what_load_gives(
+    held: Checkpoint, home: Path, verify: Verify, dtype: str | None
+) -> None:
+    wanted = load(held.target, home=home, dtype=dtype)
+    running = stream(held.target, home=home, dtype=dtype, verify=verify)
+    assert running.plan.tensors == len(weights())
+    assert_same(dict(running), wanted)
+    assert running.metadata == {"made": "here"}
+    assert running.report.elapsed_s > 0
+    assert lanes_alive() == []
+
+
+def test_order_is_that_of_the_names_or_the_module(held: Checkpoint, home: Path) -> None:
+    order = ["mask", "layer.weight", "absent", "embed.weight"]
+    names = [name for name, _ in stream(held.target, home=home, order=order, verify="always")]
+    assert names[:3] == ["mask", "layer.weight", "embed.weight"]
+    assert sorted(names) == sorted(weights())
+    module = nn.Module()
+    for name in ("scalar", "brain"):
+        module.register_parameter(name, nn.Parameter(torch.ones(1)))
+    assert [name for name, _ in stream(held.target, home=home, order=module)][:2] == ["scalar", "brain"]
+
+
+def test_lanes_run_no_further_ahead_than_allowed(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each tensor is let go once it was handed out: a checkpoint larger than memory passes through."""
+    monkeypatch.setattr(streams, "AHEAD_BYTES", 2 * MiB)
+    own = {f"t{number:02}": torch.full((MiB // 4,), float(number)) for number in range(40)}
+    held = stored(tmp_path / "files", home, {FILE: safetensors(own)})
+    most = 0
+    landing = None
+    running = stream(held.target, home=home, verify="always")
+    for number, (name, tensor) in enumerate(running):
+        assert name == f"t{number:02}"
+        assert torch.equal(tensor, own[name])
+        if number == 3:
+            threading.Event().wait(0.5)  # a slow taker: the lanes could have read all of it
+        landing = running._streaming._job.landing
+        most = max(most, len(landing._tensors))
+    assert landing is not None
+    # what is complete, what each lane works on, and one that was just given out
+    assert most <= 2 + 3 + 1 + 2
+    assert len(own) > 2 * most
+
+
+def test_a_slow_taker_of_large_tensors_is_no_deadlock(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "AHEAD_BYTES", 1)
+    own = {"a": torch.randn(3_000_000), "b": torch.randn(5), "c": torch.randn(2_000_000), "d": torch.randn(7)}
+    held = stored(tmp_path / "files", home, {FILE: safetensors(own)})
+    for order in (None, ["d", "c", "b", "a"]):
+        assert_same(dict(stream(held.target, home=home, verify="always", order=order)), own)
+
+
+def test_a_stream_left_early_ends_its_lanes(held: Checkpoint, home: Path) -> None:
+    running = stream(held.target, home=home, verify="always")
+    for _ in running:
+        break
+    running.close()
+    assert lanes_alive() == []
+    with stream(held.target, home=home, verify="always") as other:
+        next(iter(other))
+    assert lanes_alive() == []
+    dropped = iter(stream(held.target, home=home, verify="always"))
+    next(dropped)
+    del dropped
+    gc.collect()
+    assert lanes_alive() == []
+
+
+def test_async_for_gives_the_same_and_blocks_no_loop(held: Checkpoint, home: Path) -> None:
+    async def take() -> dict[str, torch.Tensor]:
+        return {name: tensor async for name, tensor in stream(held.target, home=home, verify="always")}
+
+    assert_same(asyncio.run(take()), weights())
+
+
+def test_async_for_left_early_ends_its_lanes(held: Checkpoint, home: Path) -> None:
+    async def take() -> str:
+        running = stream(held.target, home=home, verify="always")
+        async for name, _ in running:
+            running.close()
+            return name
+        return ""
+
+    assert asyncio.run(take()) in weights()
+    assert lanes_alive() == []
+
+
+def test_a_cancelled_async_stream_gives_up(
+    held: Checkpoint, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = threading.Event()
+    monkeypatch.setattr(Pipeline, "_serve", lambda *args: stuck.wait(30))
+
+    async def take() -> None:
+        async for _ in stream(held.target, home=home, verify="always", order=["embed.weight"]):
+            pass
+
+    async def cancel() -> None:
+        task = asyncio.create_task(take())
+        await asyncio.sleep(0.3)
+        task.cancel()
+        threading.Timer(0.3, stuck.set).start()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(asyncio.wait_for(cancel(), 20))
+
+
+# --- events ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verify", ["stamp", "always"])
+def test_bytes_told_add_up_to_the_plan(held: Checkpoint, home: Path, verify: Verify) -> None:
+    told: list[LoadEvent] = []
+    loaded = load(held.target, home=home, verify=verify, progress=told.append)
+    plan = next(event for event in told if isinstance(event, LoadPlan))
+    assert told[0] is plan
+    assert sum(event.bytes for event in told) == plan.total_bytes == loaded.report.total_bytes
+    steps = [event for event in told if isinstance(event, LoadProgress)]
+    assert sum(event.read_bytes for event in steps) == plan.read_bytes == loaded.report.read_bytes
+    assert sum(event.verified_bytes for event in steps) == plan.hashed_bytes == loaded.report.verified_bytes
+    assert {event.component for event in steps} == {"model"}
+    assert told[-1].bytes == 0
+
+
+def test_events_come_asynchronously_and_end_with_the_tensors(held: Checkpoint, home: Path) -> None:
+    async def follow() -> list[object]:
+        return [event async for event in load_events(held.target, home=home, dtype="fp16")]
+
+    events = asyncio.run(follow())
+    assert isinstance(events[0], LoadPlan)
+    assert isinstance(events[-1], LoadDone)
+    assert events[-1].loaded["embed.weight"].dtype == torch.float16
+
+
+def test_errors_reach_who_awaits(held: Checkpoint, home: Path) -> None:
+    damage.flip(blob_of(held, home, FILE), MiB)
+
+    async def follow() -> None:
+        async for _ in load_events(held.target, home=home):
+            pass
+
+    with pytest.raises(IntegrityError):
+        asyncio.run(follow())
+
+
+def test_the_report_says_where_the_time_went_and_how_much_memory_it_took(tmp_path: Path, home: Path) -> None:
+    own = {f"t{number}": torch.randn(2_000_000) for number in range(8)}
+    held = stored(tmp_path / "files", home, {FILE: safetensors(own)})
+    report = load(held.target, home=home, verify="always", dtype="bf16").report
+    assert min(report.read_s, report.verify_s, report.cast_s) > 0
+    assert report.copy_s == report.network_s == 0
+    assert report.lanes > 0
+    assert report.result_bytes * 2 == report.total_bytes == 64_000_000
+    assert report.host_peak_bytes >= report.host_before_bytes > 0
+
+
+# --- by name ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format_", ["safetensors", "pth"])
+def test_safe_open_gives_tensors_by_name(tmp_path: Path, home: Path, format_: str) -> None:
+    own = {
+        "a": torch.randn(3 * CHUNK_BYTES // 4),
+        "b": torch.arange(12).reshape(3, 4),
+        "[odd]*": torch.ones(2),
+    }
+    data = safetensors(own, {"x": "y"}) if format_ == "safetensors" else pth(own)
+    held = stored(tmp_path / "files", home, {f"model/model.{format_}": data})
+    with safe_open(held.target, "model", framework="pt", device="cpu", home=home, verify="always") as file:
+        assert sorted(file.keys()) == sorted(own)
+        for name in file.keys():  # noqa: SIM118 - it is no dict, and this is how callers write it
+            assert torch.equal(file.get_tensor(name), own[name])
+        assert torch.equal(file.get_slice("b")[1:, 2], own["b"][1:, 2])
+        assert file.get_slice("b").get_shape() == [3, 4]
+        with pytest.raises(UsageError, match="'c'"):
+            file.get_tensor("c")
+
+
+def test_safe_open_notices_damage_where_it_is_read(tmp_path: Path, home: Path) -> None:
+    own = {"a": torch.randn(500_000), "b": torch.randn(500_000)}
+    held = stored(tmp_path / "files", home, {FILE: safetensors(own)})
+    damage.flip(blob_of(held, home, FILE), 3 * MiB)
+    with safe_open(held.target, home=home) as file:
+        assert torch.equal(file.get_tensor("a"), own["a"])
+        with pytest.raises(IntegrityError, match="holds b"):
+            file.get_tensor("b")

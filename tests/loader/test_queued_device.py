@@ -1,0 +1,105 @@
+"""The pipeline that drives CUDA, over a device that does its work as late as it may."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+
+from diachunk.api.loading import load, stream
+from diachunk.errors import LoadError
+from diachunk.limits import CHUNK_BYTES, MiB
+from diachunk.loader import session
+from diachunk.loader.device import Device, find_device
+from diachunk.loader.lanes import lane_count
+from diachunk.loader.queued import BUFFERS_A_LANE, Queued
+from fixtures.checkpoints import Checkpoint
+from fixtures.fake_device import FakeQueues
+from fixtures.tensors import assert_same, cut_anywhere, pth, safetensors, stored, weights
+
+FILES = {"model": "model/model.safetensors", "vocoder": "vocoder/w.pth"}
+
+
+def large() -> dict[str, torch.Tensor]:
+    return {**weights(), "big": torch.randn(5000, 2000), "wide": torch.randn(3_000_001)}
+
+
+@pytest.fixture
+def queues(monkeypatch: pytest.MonkeyPatch) -> FakeQueues:
+    """What "fake" stands for."""
+    fake = FakeQueues()
+
+    def find(given: str | torch.device) -> Device:
+        return Queued(fake) if given == "fake" else find_device(given)
+
+    monkeypatch.setattr(session, "find_device", find)
+    return fake
+
+
+@pytest.fixture
+def held(tmp_path: Path, home: Path) -> Checkpoint:
+    files = {FILES["model"]: safetensors(large()), FILES["vocoder"]: pth(large())}
+    return stored(tmp_path / "files", home, files)
+
+
+@pytest.mark.parametrize("component", FILES)
+@pytest.mark.parametrize("dtype", [None, "bf16", "float64"])
+@pytest.mark.parametrize("asks_needed", [0, 1, 1_000_000])
+def test_a_device_gets_what_the_host_gets(
+    held: Checkpoint, home: Path, queues: FakeQueues, component: str, dtype: str | None, asks_needed: int
+) -> None:
+    queues.asks_needed = asks_needed
+    wanted = load(held.target, component, home=home, verify="always", dtype=dtype)
+    for verify in ("always", "stamp"):
+        found = load(held.target, component, "fake", dtype, home=home, verify=verify)
+        assert_same(found, wanted)
+    assert found.report.device == "fake:0"
+
+
+def test_pinned_buffers_are_reused(held: Checkpoint, home: Path, queues: FakeQueues) -> None:
+    report = load(held.target, "model", "fake", home=home).report
+    assert report.read_bytes > 8 * CHUNK_BYTES
+    assert 0 < queues.pinned_bytes <= report.lanes * BUFFERS_A_LANE * CHUNK_BYTES
+    assert len(queues.queues) <= report.lanes <= lane_count(1000)
+
+
+def test_a_stream_hands_out_what_the_device_has_finished(
+    held: Checkpoint, home: Path, queues: FakeQueues
+) -> None:
+    queues.asks_needed = 1_000_000
+    wanted = load(held.target, "model", home=home)
+    found = {name: tensor.clone() for name, tensor in stream(held.target, "model", device="fake", home=home)}
+    assert_same(found, wanted)
+
+
+def test_chunks_that_cut_elements_reach_the_device_whole(
+    tmp_path: Path, home: Path, queues: FakeQueues
+) -> None:
+    sizes = itertools.cycle([70_001, 3, 300_007, 1_000_001])
+    held = cut_anywhere(tmp_path / "cut", home, "model.safetensors", safetensors(weights()), sizes)
+    for dtype in (None, "bf16"):
+        wanted = load(held.target, home=home, dtype=dtype, verify="always")
+        assert_same(load(held.target, None, "fake", dtype, home=home, verify="always"), wanted)
+
+
+def test_what_does_not_fit_on_the_device_is_refused(held: Checkpoint, home: Path, queues: FakeQueues) -> None:
+    queues.room_bytes = 3 * MiB
+    with pytest.raises(LoadError, match=r"needs [\d,]+ bytes of memory on fake:0, 3,145,728 are free"):
+        load(held.target, "model", "fake", home=home)
+    assert queues.allocated_bytes == 0
+
+
+def test_running_out_on_the_device_midway(held: Checkpoint, home: Path, queues: FakeQueues) -> None:
+    queues.room_bytes = 20 * MiB
+    queues.tells_room = False  # as where somebody else takes it meanwhile
+    with pytest.raises(LoadError, match=r"fake:0 ran out of memory after [\d,]+ of"):
+        load(held.target, "model", "fake", home=home)
+
+
+def test_a_dtype_that_the_device_lacks(held: Checkpoint, home: Path, queues: FakeQueues) -> None:
+    queues.lacking = {torch.float64}
+    with pytest.raises(LoadError, match="fake:0 has no float64"):
+        load(held.target, "model", "fake", home=home)
+    assert load(held.target, "model", "fake", "fp32", home=home)
