@@ -162,7 +162,7 @@ HARMFUL: Mapping[str, bytes] = {
     "byte-order-unknown": zipped(pickled(dict_of(a=tensor())), more={"byteorder": b"middle"}),
     "byte-order-long": zipped(pickled(dict_of(a=tensor())), more={"byteorder": b"big" * 1000}),
     "alignment-is-no-number": zipped(pickled(dict_of(a=tensor())), more=ODD_ALIGNMENT),
-    "compressed": zipped(pickled(dict_of(a=tensor(), z=text(bytes(150 * MiB)))), method=zipfile.ZIP_DEFLATED),
+    "compressed": zipped(pickled(dict_of(a=tensor(), z=text(bytes(40 * MiB)))), method=zipfile.ZIP_DEFLATED),
     "hash-of-doubled-tuples": zipped(pickled(b"}(" + doubled(60) + tensor() + b"u")),
     "doubled-tuples": zipped(pickled(dict_of(a=tensor(), z=doubled(60)))),
     "set-of-doubled-tuples": zipped(pickled(named("builtins", "set") + b"]" + doubled(60) + b"a\x85R")),
@@ -181,8 +181,8 @@ HARMFUL: Mapping[str, bytes] = {
     "new-object-of-doubled-lists": zipped(pickled(lists_doubled_from_the_outside(60) + b")\x81")),
     "deep-tuple-as-key": zipped(pickled(b"}(" + b")" + b"\x85" * 300_000 + tensor() + b"u")),
     "deep-list": zipped(pickled(dict_of(a=tensor(), z=b"]" * 300_000 + b"a" * 299_999))),
-    "many-lists": zipped(pickled(b"]" * (20 * MiB))),
-    "many-marks": zipped(pickled(b"(" * (20 * MiB))),
+    "many-lists": zipped(pickled(b"]" * (5 * MiB))),
+    "long": zipped(pickled(text(bytes(40 * MiB)))),
     "bytearray": zipped(pickled(dict_of(a=named("builtins", "bytearray") + number(1 << 50) + b"\x85R"))),
     "new-bytearray": zipped(
         pickled(dict_of(a=named("builtins", "bytearray") + number(1 << 50) + b"\x85\x81"))

@@ -39,7 +39,7 @@ SAME = (NOTHING, NAMES_AND_SIZES, NAMES, BYTES)
 TAKEN_OVER = (
     *("fetch", "fetch-to", "publish", "publish-copy", "move", "repair"),
     *("draft", "publish-recipe", "place", "place-symlinks", "place-copies", "place-undo", "place-undo-all"),
-    "preload",
+    *("preload", "adopt"),
 )
 FLUSHES = frozenset({"flush_data", "flush_dir", "make_dirs", "make_root", "fsync", "fdatasync"})
 RUN_EACH = 8

@@ -100,7 +100,9 @@ def test_the_usage_line_reads_as_in_a_man_page(verb: str, arguments: str) -> Non
 
 
 def test_what_is_for_peers_is_taken_and_not_shown_yet() -> None:
-    assert not any(word in run("fetch", "-h").stdout for word in ("--max-up", "--linger", "share", "discover"))
+    assert not any(
+        word in run("fetch", "-h").stdout for word in ("--max-up", "--linger", "share", "discover")
+    )
     done = run("fetch", "./none.json", "--max-up", "1M", "--linger", "1m", "--no-share", "--no-discover")
     assert "none.json: no such manifest file" in done.stderr
 

@@ -205,6 +205,9 @@ class _Walk:
         for fate in self._fates.values():
             if not fate.adopted and fate.located.parts:
                 self._settle_parts(fate)
+        # A record that was found may be one that a killed run made and did not flush.
+        layout = self._context.store.layout
+        layout.files.settle(layout.root / "adopted")
 
     def _settle(self, fate: _Fate, checked: Checked) -> None:
         facts, good = checked.facts, _good_bytes(checked)

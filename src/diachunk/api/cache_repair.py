@@ -67,6 +67,20 @@ class Repair:
             UsageError: an origin is no URL.
             Interrupted: Ctrl-C.
         """
+        with Records(self._context.store.layout).placing(lambda: self._sweep(findings)):
+            self._mend(findings)
+
+    def _sweep(self, findings: Sequence[Finding]) -> None:
+        """Takes away what repairs that were killed left beside the files that were looked at now."""
+        heads = {
+            (each.place.root, each.report.path.parent) for each in findings if each.report.path is not None
+        }
+        for root, directory in heads:
+            if directory.is_relative_to(root):
+                tree = Tree(root, Files(), self._context.store.layout.store_id)
+                tree.sweep(directory.relative_to(root).as_posix().removeprefix("."))
+
+    def _mend(self, findings: Sequence[Finding]) -> None:
         wrong = [each for each in findings if each.report.state.wrong and self._mendable(each)]
         for path in dict.fromkeys(each.mends for each in wrong):
             reason = _why_not_writable(path) if path else None

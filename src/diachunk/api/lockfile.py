@@ -276,4 +276,4 @@ def write_lock(path: Path, entries: Iterable[Entry]) -> None:
         pass  # damaged: replaced
     with os_errors("write", path):
         mode = path.parent.stat().st_mode
-    Files(stat.S_IMODE(mode)).replace_text(path, text.encode())
+    Files(stat.S_IMODE(mode)).replace_text(path, text.encode(), durable=True)
