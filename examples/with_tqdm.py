@@ -15,7 +15,7 @@ import diachunk
 
 def main(target: str, *origins: str) -> None:
     plan = diachunk.plan(target, origins=origins)
-    with tqdm(total=plan.total_bytes, unit="B", unit_scale=True, desc=plan.manifest.name) as bar:
+    with tqdm(total=plan.total_bytes, unit="B", unit_scale=True, desc=plan.name) as bar:
         snapshot = diachunk.fetch(target, origins=origins, progress=lambda event: bar.update(event.bytes))
     print(snapshot.directory)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import diachunk
-from diachunk.api.adopting import adopt_known
 from diachunk.api.context import Context
+from diachunk.api.foreign.claims import adopt_known
 from diachunk.errors import StoreError
 from diachunk.manifest import Manifest
 from diachunk.schedule.work import BlobFacts

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import diachunk
-from diachunk.api.cache_report import CacheState
-from diachunk.api.caches import verify_caches
+from diachunk.api.foreign.caches import verify_caches
+from diachunk.api.foreign.report import CacheState
 from diachunk.testing.hub import Hub
 from fixtures import damage
 from fixtures.checkpoints import MIB, assert_store_is_right, blobs_of

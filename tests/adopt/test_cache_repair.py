@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import diachunk
-from diachunk.api import known_files
-from diachunk.api.cache_report import CacheReport, CacheState
-from diachunk.api.caches import verify_caches
+from diachunk.api.foreign import known_files
+from diachunk.api.foreign.caches import verify_caches
+from diachunk.api.foreign.report import CacheReport, CacheState
 from diachunk.testing.hub import Hub
 from fixtures import damage
 from fixtures.checkpoints import assert_store_is_right

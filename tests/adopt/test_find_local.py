@@ -10,7 +10,7 @@ import pytest
 
 import diachunk
 from diachunk.api.context import Context
-from diachunk.api.local_files import CANDIDATES_MAX, find_local, find_prefixes
+from diachunk.api.foreign.local_files import CANDIDATES_MAX, find_local, find_prefixes
 from diachunk.manifest import FileEntry
 from diachunk.places import Wanted
 from fixtures.checkpoints import blobs_of

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from diachunk.api.cache_report import CacheFile, CacheReport, CacheState
-from diachunk.api.caches import verify_caches
 from diachunk.api.context import Context
+from diachunk.api.foreign.caches import verify_caches
+from diachunk.api.foreign.report import CacheFile, CacheReport, CacheState
 from diachunk.errors import UsageError
 from diachunk.manifest import decode
 from fixtures import damage

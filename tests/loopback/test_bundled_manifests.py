@@ -37,7 +37,7 @@ def test_they_are_known_by_name_without_having_been_fetched(home: Path) -> None:
     assert len(known) == len(FILES)
     for name, manifest in known.items():
         planned = diachunk.plan(name, home=home)
-        assert planned.manifest.id == manifest.id
+        assert planned.hex_id == manifest.hex_id
         assert planned.total_bytes > 0
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from diachunk.api.preload_set import PreloadFailed
-from diachunk.api.preloading import preload
+from diachunk.api.sets.checkpoint_set import PreloadFailed
+from diachunk.api.sets.preloading import preload
 from diachunk.errors import TrustError
 from diachunk.testing.hub import Hub
 from fixtures.checkpoints import tree

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diachunk.api.lockfile import Entry, Upstream, format_lock, parse_lock, read_lock, write_lock
+from diachunk.api.sets.lockfile import Entry, Upstream, format_lock, parse_lock, read_lock, write_lock
 from diachunk.digest import digest_of
 from diachunk.errors import DiachunkError, StoreError, TrustError, UsageError
 from diachunk.manifest import Manifest, build

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import diachunk
-from diachunk.api.lockfile import parse_lock
-from diachunk.api.preload_set import Planned, PreloadFailed
-from diachunk.api.preloading import plan_preload, preload
+from diachunk.api.sets.checkpoint_set import Planned, PreloadFailed
+from diachunk.api.sets.lockfile import parse_lock
+from diachunk.api.sets.preloading import plan_preload, preload
 from diachunk.errors import DiachunkError, TrustError, UsageError
 from fixtures.checkpoints import Checkpoint
 from fixtures.preload import Project, small

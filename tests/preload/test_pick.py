@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from diachunk.api.preloading import preload
+from diachunk.api.sets.preloading import preload
 from diachunk.errors import UsageError
 from diachunk.project import SettingsFile, checkpoints
 from diachunk.testing.hub import Hub

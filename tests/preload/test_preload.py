@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import diachunk
-from diachunk.api.lockfile import parse_lock
-from diachunk.api.preload_set import NothingNamed, PreloadFailed
-from diachunk.api.preloader import Preloader
-from diachunk.api.preloading import plan_preload, preload
+from diachunk.api.sets.checkpoint_set import NothingNamed, PreloadFailed
+from diachunk.api.sets.lockfile import parse_lock
+from diachunk.api.sets.preloader import Preloader
+from diachunk.api.sets.preloading import plan_preload, preload
 from diachunk.errors import DiachunkError, StoreError, TransferIncomplete, TrustError, UsageError
 from diachunk.transfer.progress import Event, Notice
 from fixtures.checkpoints import assert_same_files, assert_store_is_right
@@ -140,7 +140,7 @@ def test_a_directory_that_takes_no_lock_is_told_and_the_weights_are_there(
     def refuse(path: Path, entries: object) -> None:
         raise StoreError(f"cannot write {path}: Permission denied")
 
-    monkeypatch.setattr("diachunk.api.locking.write_lock", refuse)
+    monkeypatch.setattr("diachunk.api.sets.locking.write_lock", refuse)
     events: list[Event] = []
     assert len(preload(progress=events.append)) == 2
     (notice,) = [each.text for each in events if isinstance(each, Notice)]

@@ -12,7 +12,6 @@ from diachunk import project
 from diachunk.config import load_config
 from diachunk.errors import UsageError
 from diachunk.limits import Limits
-from diachunk.manifest import recipe
 from diachunk.places.known import KINDS
 from diachunk.project import GUARD_LIMITS, WantedCheckpoint, find_project_file, read_text
 
@@ -24,7 +23,7 @@ def load(directory: Path, text: str | bytes, **environment: str) -> tuple[Wanted
 
 
 def test_settings_and_recipes_may_name_every_place_that_there_is() -> None:
-    assert set(project.PLACE_KINDS) == set(recipe.PLACE_KINDS) == set(KINDS)
+    assert set(project.PLACE_KINDS) == set(KINDS)
 
 
 def test_targets_are_strings_or_tables(tmp_path: Path) -> None:

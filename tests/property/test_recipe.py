@@ -15,13 +15,13 @@ from diachunk.limits import DEFAULT
 from diachunk.manifest.names import is_component, is_name, is_revision
 from diachunk.manifest.paths import path_fault
 from diachunk.manifest.recipe import (
-    PLACE_KINDS,
     HubUpstream,
     Recipe,
     RecipeComponent,
     UrlUpstream,
     parse_recipe,
 )
+from diachunk.project import PLACE_KINDS
 
 quick = settings(deadline=None, max_examples=60)
 

@@ -9,11 +9,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from diachunk.api.adoption import Adoption, adopt
     from diachunk.api.care import diff, gc, ls, rm, show
     from diachunk.api.checkup.base import Area, Finding, Level
     from diachunk.api.checkup.doctor import doctor
     from diachunk.api.fetching import Snapshot, fetch, plan
+    from diachunk.api.foreign.adoption import Adoption, adopt
     from diachunk.api.load_access import safe_open
     from diachunk.api.loading import (
         LoadDone,
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
         load_into,
         stream,
     )
-    from diachunk.api.locking import Locking
     from diachunk.api.placing import Placed, PlacedFile, PlacedIn, place
-    from diachunk.api.preload_set import Preloaded, PreloadFailed, PreloadPlan
-    from diachunk.api.preloading import plan_preload, preload
     from diachunk.api.publishing import Published, publish
+    from diachunk.api.sets.checkpoint_set import Preloaded, PreloadFailed, PreloadPlan
+    from diachunk.api.sets.locking import Locking
+    from diachunk.api.sets.preloading import plan_preload, preload
     from diachunk.api.streaming import Fetched, events
     from diachunk.api.verifying import Damage, FileReport, State, VerifyReport, verify
     from diachunk.transfer.plan import ComponentPlan, Plan
@@ -55,13 +55,13 @@ _HOMES = {
         "stream",
     ),
     "diachunk.api.load_access": ("safe_open",),
-    "diachunk.api.preload_set": ("PreloadFailed", "PreloadPlan", "Preloaded"),
-    "diachunk.api.locking": ("Locking",),
+    "diachunk.api.sets.checkpoint_set": ("PreloadFailed", "PreloadPlan", "Preloaded"),
+    "diachunk.api.sets.locking": ("Locking",),
     "diachunk.api.placing": ("Placed", "PlacedFile", "PlacedIn", "place"),
     "diachunk.api.checkup.doctor": ("doctor",),
     "diachunk.api.checkup.base": ("Area", "Finding", "Level"),
-    "diachunk.api.adoption": ("Adoption", "adopt"),
-    "diachunk.api.preloading": ("plan_preload", "preload"),
+    "diachunk.api.foreign.adoption": ("Adoption", "adopt"),
+    "diachunk.api.sets.preloading": ("plan_preload", "preload"),
     "diachunk.api.care": ("diff", "gc", "ls", "rm", "show"),
     "diachunk.api.fetching": ("Snapshot", "fetch", "plan"),
     "diachunk.api.publishing": ("Published", "publish"),

@@ -149,7 +149,7 @@ def draw(
 
 def local_parts(stated: StatedCheckpoint, context: Context) -> tuple[set[Digest], set[Digest]]:
     """Keys of the files that are known to be here, and of those of which something lies here that may be it."""
-    from diachunk.api.local_files import find_local
+    from diachunk.api.foreign.local_files import find_local
     from diachunk.places import Wanted
 
     knowledge = Knowledge(context.store)
@@ -193,7 +193,7 @@ def adopt_stated(
     Returns:
         Interrupted downloads of other programs that may hold the beginning of one of the others.
     """
-    from diachunk.api.local_files import find_local, find_prefixes
+    from diachunk.api.foreign.local_files import find_local, find_prefixes
     from diachunk.places import Wanted
 
     wanted = [Wanted(file.size, file.sha256, file.git, Path(file.path).name) for file in files]

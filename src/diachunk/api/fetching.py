@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from diachunk.api.adopting import adopt_known
 from diachunk.api.context import Context
 from diachunk.api.drafting import draw, local_parts
+from diachunk.api.foreign.claims import adopt_known
 from diachunk.api.recipes import Pick, remember, state_or_drawn
 from diachunk.api.targets import By, Resolved, Upstream, look_up
 from diachunk.config import Config

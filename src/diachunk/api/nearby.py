@@ -33,9 +33,7 @@ def unknown(name: str, revision: str, context: Context, *, local: bool) -> Usage
         hint = f"on the Hub? diachunk fetch hub:{_plain(f'{name}@{revision}')}"
     else:
         hint = f"give a manifest file or URL; known: {_few(names)}"
-    return UsageError(
-        f"nothing here is called {_plain(f'{name}@{revision}')}", hint=hint
-    )
+    return UsageError(f"nothing here is called {_plain(f'{name}@{revision}')}", hint=hint)
 
 
 def _plain(ref: str) -> str:

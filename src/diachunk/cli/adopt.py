@@ -13,7 +13,7 @@ from diachunk.cli.options import DryRun, Json, Quiet, Verbose
 from diachunk.cli.talk import Talk, stopping_means
 
 if TYPE_CHECKING:
-    from diachunk.api.adoption import Adoption, Share
+    from diachunk.api.foreign.adoption import Adoption, Share
 
 
 def adopt(
@@ -32,7 +32,7 @@ def adopt(
     Looks through the caches of the Hub, descript and Dia, and through DIR and FILE, for the files of every
     checkpoint known here; checks them, and notes where they are. Nothing is copied, moved or changed.
     """
-    from diachunk.api import adoption
+    from diachunk.api.foreign import adoption
     from diachunk.cli.progress import show_progress
     from diachunk.cli.tally import Tally
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from diachunk.api.preload_set import Planned, PreloadFailed, PreloadPlan
-from diachunk.api.preloader import Preloader
+from diachunk.api.sets.checkpoint_set import Planned, PreloadFailed, PreloadPlan
+from diachunk.api.sets.preloader import Preloader
 from diachunk.cli import pace, text
 from diachunk.cli.fetch_lines import Outlook, books, conclude, emit_plan, opening, tell_placed
 from diachunk.cli.progress import show_progress

@@ -225,9 +225,9 @@ def _place(talk: Talk, snapshot: Snapshot, components: tuple[str, ...], into: tu
 def _fetch_set(talk: Talk, options: _Options, *, locked: bool, update: bool) -> None:
     if locked and update:
         raise UsageError("--locked and --update contradict each other")
-    from diachunk.api.locking import Locking
-    from diachunk.api.preload_set import NothingNamed
-    from diachunk.api.preloader import Preloader
+    from diachunk.api.sets.checkpoint_set import NothingNamed
+    from diachunk.api.sets.locking import Locking
+    from diachunk.api.sets.preloader import Preloader
     from diachunk.cli.checkpoint_set import SetFetch, tell_how
 
     locking = Locking.EXACT if locked else Locking.UPDATE if update else Locking.KEEP

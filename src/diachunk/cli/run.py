@@ -62,9 +62,9 @@ def run(
 
 def _prepare(talk: Talk, *, locked: bool, no_fetch: bool) -> None:
     """Makes the set complete and placed; with `no_fetch`, as much of it as is here."""
-    from diachunk.api.locking import Locking
-    from diachunk.api.preload_set import NothingNamed
-    from diachunk.api.preloader import Preloader
+    from diachunk.api.sets.checkpoint_set import NothingNamed
+    from diachunk.api.sets.locking import Locking
+    from diachunk.api.sets.preloader import Preloader
     from diachunk.cli import text
     from diachunk.cli.checkpoint_set import SetFetch, tell_how
 

@@ -13,7 +13,7 @@ from diachunk.cli.adopt import short
 from diachunk.cli.talk import Talk, stopping_means
 
 if TYPE_CHECKING:
-    from diachunk.api.cache_report import CacheFile, CacheReport
+    from diachunk.api.foreign.report import CacheFile, CacheReport
 
 _CHUNKS_SHOWN = 20
 _QUIET = ("ok",)
@@ -28,7 +28,7 @@ def verify_caches(
     Raises:
         typer.Exit: with 4 if something is damaged and was not repaired, 6 if it could not be read or replaced.
     """
-    from diachunk.api import caches
+    from diachunk.api.foreign import caches
     from diachunk.cli.progress import show_progress
     from diachunk.cli.tally import Tally
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from diachunk.api.cache_inspection import Inspection
-from diachunk.api.cache_report import CacheReport
 from diachunk.api.context import Context
+from diachunk.api.foreign.inspection import Inspection
+from diachunk.api.foreign.report import CacheReport
 from diachunk.errors import UsageError
 from diachunk.places import KINDS
 from diachunk.transfer.progress import Listener, silent
@@ -52,7 +52,7 @@ def verify_caches(
         0.0,
     )
     if repair:
-        from diachunk.api.cache_repair import Repair
+        from diachunk.api.foreign.repair import Repair
 
         mending = Repair(context, tuple(origins), max_down_bps, progress)
         mending.mend(inspection.findings)

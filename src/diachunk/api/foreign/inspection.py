@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from diachunk.api.cache_report import CacheFile, CacheState
-from diachunk.api.cache_walk import oddities, stated_sizes
 from diachunk.api.context import Context
-from diachunk.api.known_files import KnownFile, KnownFiles, best_known
-from diachunk.api.name_check import Answer, Claim, check_claims
+from diachunk.api.foreign.known_files import KnownFile, KnownFiles, best_known
+from diachunk.api.foreign.name_check import Answer, Claim, check_claims
+from diachunk.api.foreign.report import CacheFile, CacheState
+from diachunk.api.foreign.walk import oddities, stated_sizes
 from diachunk.api.verified import Damage
 from diachunk.api.verifying import damage_of
 from diachunk.digest import parse_digest

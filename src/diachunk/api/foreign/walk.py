@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from diachunk.api.cache_report import CacheState
+from diachunk.api.foreign.report import CacheState
 from diachunk.places import Place
 from diachunk.places.base import ENTRIES_MAX, TEMPORARY_SUFFIX, leads_outside, names_in, walk_files
 from diachunk.places.hub_names import is_commit, repository_of

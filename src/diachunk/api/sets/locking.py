@@ -6,7 +6,7 @@ import enum
 from collections.abc import Sequence
 from pathlib import Path
 
-from diachunk.api.lockfile import Entry, read_lock, write_lock
+from diachunk.api.sets.lockfile import Entry, read_lock, write_lock
 from diachunk.errors import StoreError, UsageError
 from diachunk.manifest import Manifest
 

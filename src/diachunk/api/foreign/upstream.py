@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diachunk.api.cache_report import CacheState
 from diachunk.api.context import Context
 from diachunk.api.drafting import Knowledge, open_stated
-from diachunk.api.local_files import find_local
+from diachunk.api.foreign.local_files import find_local
+from diachunk.api.foreign.report import CacheState
 from diachunk.chunking.hashes import Hashes
 from diachunk.chunking.hashing import hash_one
 from diachunk.errors import (
@@ -40,7 +40,7 @@ from diachunk.transfer.drafting import Drafting
 from diachunk.transfer.progress import Listener
 
 if TYPE_CHECKING:
-    from diachunk.api.cache_inspection import Finding
+    from diachunk.api.foreign.inspection import Finding
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diachunk.api.adopting import adopt_known
-from diachunk.api.cache_report import CacheState
 from diachunk.api.context import Context
-from diachunk.api.known_files import KnownFile
+from diachunk.api.foreign.claims import adopt_known
+from diachunk.api.foreign.known_files import KnownFile
+from diachunk.api.foreign.report import CacheState
 from diachunk.errors import DiachunkError, IntegrityError, Interrupted, StoreError, UsageError
 from diachunk.places.links import CannotLink, Made, make
 from diachunk.places.proof import Held, Need, find_held
@@ -31,7 +31,7 @@ from diachunk.transfer.progress import How as Moved
 from diachunk.transfer.progress import Listener, Progress
 
 if TYPE_CHECKING:
-    from diachunk.api.cache_inspection import Finding
+    from diachunk.api.foreign.inspection import Finding
 
 _WAYS = (How.REFLINK, How.HARDLINK, How.COPY)
 """No symbolic links: another program's cache should not need this store."""
@@ -154,7 +154,7 @@ class Repair:
     def _by_digest(self, findings: Sequence[Finding]) -> None:
         if not findings:
             return
-        from diachunk.api.cache_upstream import Upstream
+        from diachunk.api.foreign.upstream import Upstream
 
         upstream = Upstream(self._context, self._origins, self._max_down_bps, self._listener)
         held = upstream.get(findings)

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from diachunk.api.adopting import Directories, Located, locate
 from diachunk.api.context import Context, bundled_manifests
-from diachunk.api.known_files import known_manifests
+from diachunk.api.foreign.claims import Directories, Located, locate
+from diachunk.api.foreign.known_files import known_manifests
+from diachunk.api.foreign.recipes_here import RecipeShare, recipes_to_adopt
 from diachunk.api.recipes import bundled_recipes, drawn
-from diachunk.api.recipes_here import RecipeShare, recipes_to_adopt
 from diachunk.api.targets import Resolved, Upstream, look_up
 from diachunk.digest import Digest
 from diachunk.errors import UsageError

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from diachunk.api.context import Context
 from diachunk.api.fetching import Snapshot, fetch
 from diachunk.api.fetching import plan as plan_target
-from diachunk.api.lockfile import Entry
-from diachunk.api.locking import Locking, ProjectLock
-from diachunk.api.preload_places import fitting
-from diachunk.api.preload_set import NothingNamed, Planned, PreloadPlan
+from diachunk.api.sets.checkpoint_set import NothingNamed, Planned, PreloadPlan
+from diachunk.api.sets.lockfile import Entry
+from diachunk.api.sets.locking import Locking, ProjectLock
+from diachunk.api.sets.placing import fitting
 from diachunk.config import load_config
 from diachunk.errors import DiachunkError, Interrupted, StoreError, TrustError, UsageError
 from diachunk.manifest import Manifest

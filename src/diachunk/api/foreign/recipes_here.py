@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from diachunk.api.adopting import Directories
 from diachunk.api.context import Context
 from diachunk.api.drafting import Knowledge
-from diachunk.api.local_files import find_local
+from diachunk.api.foreign.claims import Directories
+from diachunk.api.foreign.local_files import find_local
 from diachunk.api.recipes import drawn
 from diachunk.chunking.hashing import HashedFile, hash_one
 from diachunk.errors import IntegrityError, StoreError

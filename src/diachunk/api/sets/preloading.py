@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable
 
 from diachunk.api.fetching import Snapshot
-from diachunk.api.locking import Locking
-from diachunk.api.preload_set import Preloaded, PreloadFailed, PreloadPlan
-from diachunk.api.preloader import Preloader
+from diachunk.api.sets.checkpoint_set import Preloaded, PreloadFailed, PreloadPlan
+from diachunk.api.sets.locking import Locking
+from diachunk.api.sets.preloader import Preloader
 from diachunk.errors import DiachunkError, Interrupted
 from diachunk.transfer.progress import Listener, silent
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from diachunk.api.context import Context
-from diachunk.api.local_files import find_foreign, find_prefixes
+from diachunk.api.foreign.local_files import find_foreign, find_prefixes
 from diachunk.errors import StoreError
 from diachunk.places import Wanted
 from diachunk.schedule.work import BlobFacts

@@ -1,0 +1,1 @@
+"""What other programs have on this machine: used where it lies (adoption), checked and mended (caches)."""

@@ -1,0 +1,1 @@
+"""A machine's set of checkpoints, kept complete, and the lock that pins it."""
