@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from diachunk.errors import UsageError
 from diachunk.sources.context import split_url
+from diachunk.store.files import read_hint
 
 HUB = "hub"
 URL = "url"
 DEFAULT_ENDPOINT = "https://huggingface.co"
 _TOKEN = re.compile(r"[!-~]{1,4096}")
+_LOGIN_BYTES_MAX = 64 * 1024
 _PLAIN = re.compile(r"[!-~]{1,2000}")
 
 
@@ -29,13 +31,14 @@ class HubAccess:
 
     @cached_property
     def token(self) -> str:
-        """HF_TOKEN, or what `hf auth login` left; "" if there is none. Imports that library: not before it is due."""
-        token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN") or ""
-        if not token:
-            with contextlib.suppress(ImportError):
-                from huggingface_hub import get_token
+        """HF_TOKEN, or what `hf auth login` left; "" if there is none, or HF_HUB_DISABLE_IMPLICIT_TOKEN forbids it.
 
-                token = get_token() or ""
+        Read here rather than by huggingface_hub: importing that in somebody's process settles, once and for all, what
+        HF_HOME and HF_HUB_OFFLINE are to it.
+        """
+        if os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in ("1", "ON", "YES", "TRUE"):
+            return ""
+        token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN") or _login()
         token = token.strip()
         if token and not _TOKEN.fullmatch(token):
             # Said here: the libraries that are handed such a header show it in their errors.
@@ -45,6 +48,15 @@ class HubAccess:
     def authorization(self) -> str | None:
         """The header that goes to the endpoint, and to no other host."""
         return f"Bearer {self.token}" if self.token else None
+
+
+def _login() -> str:
+    """The token that `hf auth login` keeps: HF_TOKEN_PATH, else `token` in HF_HOME."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
+    home = os.environ.get("HF_HOME") or os.path.join(cache, "huggingface")
+    path = os.environ.get("HF_TOKEN_PATH") or os.path.join(home, "token")
+    data = read_hint(Path(os.path.expandvars(os.path.expanduser(path))), _LOGIN_BYTES_MAX) or b""
+    return data.decode("utf-8", "replace")
 
 
 def hub_access() -> HubAccess:
