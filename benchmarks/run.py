@@ -21,6 +21,7 @@ from benchmarks import (
     faults,
     fetching,
     hub,
+    load,
     measure,
     places,
     plots,
@@ -47,6 +48,10 @@ PARTS: dict[str, Callable[[Path, int, int], str]] = {
     "faults": faults.with_faults,
     "hub": hub.repository,
     "places": places.placing,
+    "load": load.safetensors_on_cpu,
+    "load-cast": load.cast_on_cpu,
+    "load-pth": load.pickled_on_cpu,
+    "load-fetch": load.while_fetching,
 }
 
 

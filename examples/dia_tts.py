@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import diachunk
-from diachunk.api.loading import load_into
+from diachunk import load_into
 from diachunk.errors import DiachunkError
 
 MODEL = "nari-labs/Dia-1.6B-0626"

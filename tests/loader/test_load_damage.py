@@ -19,7 +19,7 @@ from diachunk.loader import blob as blobs
 from diachunk.store.stamps import read_stamp
 from fixtures import damage
 from fixtures.checkpoints import Checkpoint
-from fixtures.tensors import assert_same, blob_of, made, pth, safetensors, stored, weights
+from fixtures.tensors import assert_same, blob_of, made, next_tick, pth, safetensors, stored, weights
 
 FILES = {"model": "model/model.safetensors", "vocoder": "vocoder/w.pth"}
 EACH_FORMAT = pytest.mark.parametrize("component", FILES)
@@ -33,6 +33,7 @@ def held(tmp_path: Path, home: Path) -> Checkpoint:
 
 def at(offset: int | float) -> damage.Damage:
     def spoil(path: Path) -> None:
+        next_tick(path.parent)
         size = path.stat().st_size
         damage.flip(path, int(offset * size) if isinstance(offset, float) else offset % size)
 
@@ -177,6 +178,7 @@ def test_a_trusted_blob_written_to_while_it_is_read_is_noticed(
 def test_a_new_link_to_a_blob_is_no_damage_and_costs_one_hashing(held: Checkpoint, home: Path) -> None:
     """Hard links change a file's ctime: it is hashed once more, and then trusted again."""
     path = blob_of(held, home, FILES["model"])
+    next_tick(home)
     os.link(path, home / "elsewhere")
     stamp = read_stamp(path.with_name(f"{path.name}.stamp"))
     assert stamp is not None

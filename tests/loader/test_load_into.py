@@ -14,7 +14,7 @@ from diachunk.errors import IntegrityError, LoadError
 from diachunk.limits import MiB
 from fixtures import damage
 from fixtures.checkpoints import Checkpoint
-from fixtures.tensors import blob_of, pth, safetensors, stored
+from fixtures.tensors import blob_of, next_tick, pth, safetensors, stored
 
 FILE = "model/model.safetensors"
 
@@ -144,6 +144,7 @@ def test_only_some_tensors_need_not_be_all(held: Checkpoint, home: Path, net: Ne
 
 
 def test_damage_leaves_wrong_values_nowhere(held: Checkpoint, home: Path, net: Net) -> None:
+    next_tick(home)
     damage.flip(blob_of(held, home, FILE), 2 * MiB)
     torch.manual_seed(7)
     target = Net()

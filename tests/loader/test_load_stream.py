@@ -20,7 +20,7 @@ from diachunk.loader import stream as streams
 from diachunk.loader.lanes import Pipeline
 from fixtures import damage
 from fixtures.checkpoints import Checkpoint
-from fixtures.tensors import assert_same, blob_of, pth, safetensors, stored, weights
+from fixtures.tensors import assert_same, blob_of, next_tick, pth, safetensors, stored, weights
 
 FILE = "model/model.safetensors"
 
@@ -176,6 +176,7 @@ def test_events_come_asynchronously_and_end_with_the_tensors(held: Checkpoint, h
 
 
 def test_errors_reach_who_awaits(held: Checkpoint, home: Path) -> None:
+    next_tick(home)
     damage.flip(blob_of(held, home, FILE), MiB)
 
     async def follow() -> None:
@@ -222,6 +223,7 @@ def test_safe_open_gives_tensors_by_name(tmp_path: Path, home: Path, format_: st
 def test_safe_open_notices_damage_where_it_is_read(tmp_path: Path, home: Path) -> None:
     own = {"a": torch.randn(500_000), "b": torch.randn(500_000)}
     held = stored(tmp_path / "files", home, {FILE: safetensors(own)})
+    next_tick(home)
     damage.flip(blob_of(held, home, FILE), 3 * MiB)
     with safe_open(held.target, home=home) as file:
         assert torch.equal(file.get_tensor("a"), own["a"])

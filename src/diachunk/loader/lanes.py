@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
+from diachunk.errors import LoadError
 from diachunk.loader.blob import Blob, Damaged
 from diachunk.loader.device import Desk, Device, host_view
 from diachunk.loader.feed import Arrivals, Feed
@@ -66,8 +67,27 @@ class Pipeline:
         self._left = self.lanes
         for _ in range(self.lanes):
             thread = threading.Thread(target=self._run, name="diachunk-load", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # no memory for one more stack, or a limit on threads
+                self._go_on_with(len(self._threads), error)
+                return
             self._threads.append(thread)
-            thread.start()
+
+    def _go_on_with(self, started: int, error: RuntimeError) -> None:
+        """Fewer lanes than planned.
+
+        Raises:
+            LoadError: none at all.
+        """
+        if not started:
+            raise LoadError(f"no thread can be started to load with: {error}") from error
+        with self._lock:
+            self._left -= self.lanes - started
+            self.lanes = started
+            last = not self._left
+        if last:
+            self.over.set()
 
     def check(self) -> None:
         """Raises what ended a lane.

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 import torch
 
-from diachunk.errors import LoadError
+from diachunk.errors import LoadError, UsageError
+from diachunk.loader.dtypes import short
 from diachunk.loader.events import LoadReport
 from diachunk.loader.layout import chosen
 from diachunk.loader.session import Loading
@@ -89,13 +90,13 @@ def fill(
         LoadError: names or shapes do not match; nothing was read or touched.
     """
     slots = _Slots(module)
-    back = {inside: outside for outside, inside in rename.items()}
-    outside = {name: back.get(name, f"{prefix}{name}") for name in slots.names}
+    outside = _sources(slots.names, prefix, rename)
     loading = opened.loading(order=list(outside.values()), device=slots.device)
     try:
         found = _match(slots, outside, loading)
         _refuse(found, strict=strict, partly=not loading.everything)
-        inside = {outside[name]: name for name in slots.names}
+        inside = {source: name for name, source in outside.items()}
+        _refuse_losses(slots, inside, loading)
         wanted = [name for name in loading.layout.names if name in inside]
         loading.narrow(chosen(loading.layout, wanted))
         streaming = loading.stream()
@@ -115,6 +116,42 @@ def fill(
     )
 
 
+def _sources(names: Sequence[str], prefix: str, rename: Mapping[str, str]) -> dict[str, str]:
+    """Names in the module -> in the checkpoint. What is renamed is not to be found under its own name, too.
+
+    Raises:
+        UsageError: `rename` names what the module has not, or one place twice.
+    """
+    back: dict[str, str] = {}
+    for source, name in rename.items():
+        if name in back:
+            raise UsageError(f"rename gives {name!r:.80} two values: {back[name]!r:.80} and {source!r:.80}")
+        if name not in names:
+            raise UsageError(f"rename: the module has no {name!r:.80}")
+        back[name] = source
+    sources = {name: back.get(name, f"{prefix}{name}") for name in names}
+    return {name: source for name, source in sources.items() if name in back or source not in rename}
+
+
+def _refuse_losses(slots: _Slots, inside: Mapping[str, str], loading: Loading) -> None:
+    """Values that are copied into tensors of the module must fit in them, but for the rounding of floats.
+
+    Raises:
+        LoadError: an imaginary part or a fraction would be lost.
+    """
+    dtypes = {view.name: view.dtype for view in loading.layout.views}
+    dtypes |= {name: tensor.dtype for name, tensor in loading.layout.ready.items()}
+    for source, name in inside.items():
+        own, found = slots.dtype(name), dtypes.get(source)
+        if own is None or found is None:
+            continue
+        lost = found.is_complex and not own.is_complex
+        if lost or (found.is_floating_point and not (own.is_floating_point or own.is_complex)):
+            raise LoadError(
+                f"{name} is {short(found)} in the checkpoint, {short(own)} in the module; nothing was loaded"
+            )
+
+
 def _match(slots: _Slots, outside: Mapping[str, str], loading: Loading) -> Filled:
     """What would be filled, and what does not match."""
     shapes = {view.name: view.shape for view in loading.layout.views}
@@ -122,7 +159,7 @@ def _match(slots: _Slots, outside: Mapping[str, str], loading: Loading) -> Fille
     filled: list[str] = []
     misshaped = []
     for name in slots.names:
-        shape = shapes.get(outside[name])
+        shape = shapes.get(outside[name]) if name in outside else None
         if shape is None:
             continue
         if shape != slots.shape(name):
@@ -171,6 +208,11 @@ class _Slots:
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._tensors[name].shape)
+
+    def dtype(self, name: str) -> torch.dtype | None:
+        """What values are copied into; None where the tensor itself is taken."""
+        tensor = self._tensors[name]
+        return None if tensor.device.type == "meta" else tensor.dtype
 
     def tied(self, name: str) -> list[str]:
         """All names of the same tensor."""

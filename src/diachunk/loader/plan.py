@@ -113,6 +113,9 @@ def make_plan(
         each.elements * landing.dtypes[number].itemsize if landing.casts(number) else each.size
         for number, each in enumerate(layout.storages)
     ]
+    ready = sum(
+        tensor.numel() * wanted.becomes(name, tensor.dtype).itemsize for name, tensor in layout.ready.items()
+    )
     copied = sum(size for number, size in enumerate(sizes) if number not in work.mapped)
     read = hashed = 0
     for _, file, chunk in work.jobs:
@@ -130,7 +133,7 @@ def make_plan(
         read,
         hashed,
         sum(layout.storages[number].size for number in work.mapped),
-        sum(sizes),
+        sum(sizes) + ready,
         copied + buffers if wanted.device.is_host else buffers * BUFFERS_A_LANE,
         wanted.device.available_bytes(),
     )
