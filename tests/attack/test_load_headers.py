@@ -102,7 +102,7 @@ def test_four_bit_floats_are_as_safetensors_has_them(tmp_path: Path, home: Path)
     with reference(held.file("m/model.safetensors"), "pt") as file:
         wanted = file.get_tensor("a")
     for verify in ("stamp", "always"):
-        found = load(held.target, home=home, verify=verify)["a"]  # type: ignore[arg-type] # both are ways
+        found = load(held.target, home=home, verify=verify)["a"]
         assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
         assert found.view(torch.uint8).equal(wanted.view(torch.uint8))
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import struct
-import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +14,14 @@ import torch
 from diachunk.api.loading import load
 from diachunk.errors import LoadError
 from diachunk.limits import MiB
+from fixtures.harmful_pickles import HARMFUL
 from fixtures.load_attack import (
     dict_of,
-    number,
+    named,
     outcomes,
     pickled,
     refusal,
-    storage,
     tensor,
-    tensor_arguments,
     text,
     zipped,
 )
@@ -47,10 +43,6 @@ class ByState(Malicious):
 
     def __reduce__(self) -> Any:
         return object, (), None, iter([Malicious(self.mark)])
-
-
-def named(module: str, name: str) -> bytes:
-    return f"c{module}\n{name}\n".encode()
 
 
 def running(mark: Path) -> dict[str, bytes]:
@@ -125,144 +117,6 @@ def test_the_ways_of_calling_above_do_work(tmp_path: Path) -> None:
 
 
 # --- what would take the machine, or the process -----------------------------------------------------------------
-
-
-def doubled(times: int) -> bytes:
-    """A tuple of the same tuple twice, and so on."""
-    return b")" + b"".join(b"q\x00h\x00\x86" for _ in range(times))
-
-
-def lists_doubled_from_the_outside(times: int) -> bytes:
-    """Each list is put into the next while it is still empty, so that whoever adds up too early sees nothing."""
-    made = b"".join(b"]q" + bytes([each]) + b"0" for each in range(times))
-    filled = b"".join(
-        b"h" + bytes([each]) + b"h" + bytes([each - 1]) + b"ah" + bytes([each - 1]) + b"a0"
-        for each in range(times - 1, 0, -1)
-    )
-    return made + filled + b"h" + bytes([times - 1])
-
-
-def typed(attributes: bytes) -> bytes:
-    """A tensor that is given attributes."""
-    return (
-        named("torch._tensor", "_rebuild_from_type_v2")
-        + b"("
-        + named("torch._utils", "_rebuild_tensor_v2")
-        + named("torch", "Tensor")
-        + tensor_arguments()
-        + attributes
-        + b"tR"
-    )
-
-
-HUGE = 1 << 40
-ODD_ALIGNMENT = {".format_version": b"1", ".storage_alignment": b"x"}
-HARMFUL: Mapping[str, bytes] = {
-    "big-endian": zipped(pickled(dict_of(a=tensor())), more={"byteorder": b"big"}),
-    "byte-order-unknown": zipped(pickled(dict_of(a=tensor())), more={"byteorder": b"middle"}),
-    "byte-order-long": zipped(pickled(dict_of(a=tensor())), more={"byteorder": b"big" * 1000}),
-    "alignment-is-no-number": zipped(pickled(dict_of(a=tensor())), more=ODD_ALIGNMENT),
-    "compressed": zipped(pickled(dict_of(a=tensor(), z=text(bytes(40 * MiB)))), method=zipfile.ZIP_DEFLATED),
-    "hash-of-doubled-tuples": zipped(pickled(b"}(" + doubled(60) + tensor() + b"u")),
-    "doubled-tuples": zipped(pickled(dict_of(a=tensor(), z=doubled(60)))),
-    "set-of-doubled-tuples": zipped(pickled(named("builtins", "set") + b"]" + doubled(60) + b"a\x85R")),
-    "storage-named-by-doubled-tuples": zipped(
-        pickled(
-            b"("
-            + text("storage")
-            + named("torch", "FloatStorage")
-            + doubled(60)
-            + text("cpu")
-            + number(4)
-            + b"tQ"
-        )
-    ),
-    "call-of-doubled-lists": zipped(pickled(lists_doubled_from_the_outside(60) + b")R")),
-    "new-object-of-doubled-lists": zipped(pickled(lists_doubled_from_the_outside(60) + b")\x81")),
-    "deep-tuple-as-key": zipped(pickled(b"}(" + b")" + b"\x85" * 300_000 + tensor() + b"u")),
-    "deep-list": zipped(pickled(dict_of(a=tensor(), z=b"]" * 300_000 + b"a" * 299_999))),
-    "many-lists": zipped(pickled(b"]" * (5 * MiB))),
-    "long": zipped(pickled(text(bytes(40 * MiB)))),
-    "bytearray": zipped(pickled(dict_of(a=named("builtins", "bytearray") + number(1 << 50) + b"\x85R"))),
-    "new-bytearray": zipped(
-        pickled(dict_of(a=named("builtins", "bytearray") + number(1 << 50) + b"\x85\x81"))
-    ),
-    "copies": zipped(
-        pickled(
-            b"](]q\x00(" + b"N" * 100_000 + b"e" + (named("builtins", "set") + b"h\x00\x85R") * 20_000 + b"e"
-        )
-    ),
-    "encoded-copies": zipped(
-        pickled(
-            b"]("
-            + text("x" * MiB)
-            + b"q\x00"
-            + (named("_codecs", "encode") + b"h\x00" + text("utf-16") + b"\x86R") * 20_000
-            + b"e"
-        )
-    ),
-    "tensor-on-the-host": zipped(pickled(dict_of(a=named("torch", "Tensor") + number(1 << 20) + b"\x85R"))),
-    "huge-tensor-on-the-host": zipped(
-        pickled(dict_of(a=named("torch", "FloatTensor") + number(HUGE) + b"\x85R"))
-    ),
-    "huge-storage": zipped(pickled(dict_of(a=tensor(elements=HUGE)))),
-    "overflowing-storage": zipped(pickled(dict_of(a=tensor(elements=(1 << 63) - 1)))),
-    "storage-past-the-int": zipped(pickled(dict_of(a=tensor(elements=1 << 200)))),
-    "absent-storage": zipped(pickled(dict_of(a=tensor("7")))),
-    "shape-past-the-storage": zipped(pickled(dict_of(a=tensor(shape=(5,))))),
-    "start-past-the-storage": zipped(pickled(dict_of(a=tensor(start=1)))),
-    "negative-start": zipped(pickled(dict_of(a=tensor(start=-1)))),
-    "negative-shape": zipped(pickled(dict_of(a=tensor(shape=(-4,))))),
-    "shape-overflows": zipped(pickled(dict_of(a=tensor(shape=(1 << 62, 1 << 62, 0), stride=(1, 1, 1))))),
-    "stride-overflows": zipped(pickled(dict_of(a=tensor(shape=(3, 3), stride=(1 << 62, 1 << 62))))),
-    "shape-and-stride-differ": zipped(pickled(dict_of(a=tensor(shape=(2, 2), stride=(1,))))),
-    "attribute-in-place-of-a-method": zipped(pickled(dict_of(a=typed(dict_of(is_conj=number(1)))))),
-    "attribute-in-place-of-its-storage": zipped(
-        pickled(dict_of(a=typed(dict_of(untyped_storage=number(1)))))
-    ),
-    "offset-that-is-a-list": zipped(
-        pickled(
-            dict_of(
-                a=named("torch._utils", "_rebuild_tensor_v2")
-                + b"("
-                + named("torch.storage", "UntypedStorage")
-                + number(16)
-                + b"\x85R"
-                + dict_of(_checkpoint_offset=b"]")
-                + b"b"
-                + tensor_arguments()[1 + len(storage()) :]
-                + b"R"
-            )
-        )
-    ),
-    "no-storage-at-all": zipped(
-        pickled(
-            dict_of(
-                a=named("torch._utils", "_rebuild_meta_tensor_no_storage")
-                + b"("
-                + named("torch", "float32")
-                + b"("
-                + number(4)
-                + b"t("
-                + number(1)
-                + b"t\x89tR"
-            )
-        )
-    ),
-    "names-that-collide": zipped(
-        pickled(b"}(" + text("a.b") + tensor() + text("a") + dict_of(b=tensor()) + b"u")
-    ),
-    "keys-that-collide": zipped(pickled(b"}(" + text("1") + tensor() + number(1) + tensor() + b"u")),
-    "name-that-no-terminal-takes": zipped(pickled(b"}(" + text(b"\xed\xa0\x80") + tensor() + b"u")),
-    "no-pickle": zipped(b""),
-    "cut-pickle": zipped(pickled(dict_of(a=tensor()))[:-9]),
-    "stack-underrun": zipped(pickled(b"R")),
-    "memo-underrun": zipped(pickled(b"h\x09")),
-    "mark-underrun": zipped(pickled(b"t")),
-    "text-longer-than-the-pickle": zipped(pickled(b"X" + struct.pack("<I", 0xFFFFFFFF))),
-    "two-pickles": zipped(pickled(dict_of(a=tensor())), more={"DATA.pkl": pickled(b"]" * 1000)}),
-}
-"""None of them is what torch.save writes; each is refused."""
 
 
 @pytest.fixture(scope="module")

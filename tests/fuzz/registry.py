@@ -68,6 +68,7 @@ TARGETS = {
         ),
         Target("names", ("diachunk.api.targets", "diachunk.manifest.names", "diachunk.manifest.paths"), 2048),
         Target("messages", ("diachunk.errors",), 64 * 1024),
+        Target("load_headers", ("diachunk.loader",), 16 * 1024),
         Target("recipe", ("diachunk.manifest.recipe", "diachunk.manifest.stated", "diachunk.store.drafts")),
     )
 }

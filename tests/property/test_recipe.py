@@ -25,7 +25,7 @@ from diachunk.project import PLACE_KINDS
 
 quick = settings(deadline=None, max_examples=60)
 
-NAMES = st.from_regex(r"[a-z][a-z0-9._-]{0,8}(/[a-z0-9]{1,5})?", fullmatch=True)
+NAMES = st.from_regex(r"[a-z][a-z0-9._-]{0,8}(/[a-z0-9]{1,5})?", fullmatch=True).filter(is_name)
 PARTS = st.from_regex(r"[a-zA-Z][a-zA-Z0-9_-]{0,8}", fullmatch=True)
 PATHS = st.from_regex(r"[a-z]{1,6}(/[a-z0-9.]{0,3}[a-z0-9]){0,2}", fullmatch=True)
 HEX = "0123456789abcdef"

@@ -215,5 +215,6 @@ class Streaming:
         self._outlet.stop()
 
     def close(self) -> None:
+        self._outlet.stop()  # whoever asks for one more is told so
         self._runner.stop()
         self._loading.close()

@@ -40,6 +40,7 @@ def cache_of(text: str | os.PathLike[str], environment: Mapping[str, str]) -> Pl
         raise UsageError(f"{name!r}: not a directory name", hint=f"a directory, or {', '.join(KINDS)}")
     if (
         isinstance(text, str)
+        and "/" not in name
         and not os.path.exists(name)
         and (meant := get_close_matches(name, KINDS, 1, 0.7))
     ):
