@@ -40,14 +40,14 @@ def specs_of(size_bytes: int, dtype: str) -> tuple[TensorSpec, ...]:
 
 
 def _published(folder: Path, name: str, size_bytes: int, dtype: str, suffix: str) -> tuple[Path, Path]:
-    """(file, manifest); the store under `folder` has the file adopted."""
+    """(file, manifest); the store under `folder` has a copy, since only its own files are mapped."""
     file, manifest = folder / name / f"model.{suffix}", folder / f"{name}.json"
     if not manifest.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         specs = specs_of(size_bytes, dtype)
         write = write_torch_zip if suffix == "pth" else write_safetensors
         write(file, specs, seed="load")
-        diachunk.publish([file], name=f"bench/{name}", out=manifest, home=folder / "home")
+        diachunk.publish([file], name=f"bench/{name}", copy=True, out=manifest, home=folder / "home")
     return file, manifest
 
 

@@ -72,7 +72,9 @@ class StoreFiles:
         assert holding.path is not None
         if self._settings.verify == "always":
             return Blob(facts, holding.path)
-        return Blob(facts, holding.path, _stamp_of(store, facts, holding), mappable=True)
+        # A file of the user's may be saved over, in place: mapped tensors would change, or the process die of SIGBUS.
+        mappable = holding.adopted is None
+        return Blob(facts, holding.path, _stamp_of(store, facts, holding), mappable=mappable)
 
     def _find(self, facts: BlobFacts) -> tuple[Store, Holding] | None:
         """The complete file: one that is proven before one that is only claimed."""

@@ -63,7 +63,7 @@ class Work:
 
 def list_work(wanted: Wanted, layout: Layout, blobs: Sequence[Blob], landing: Landing) -> Work:
     """Which storages are mapped, and which chunks are read for the others, or hashed where they are."""
-    mapped = _mappable(wanted.device, layout, landing, [blob.trusted for blob in blobs])
+    mapped = _mappable(wanted.device, layout, landing, [blob.trusted and blob.mappable for blob in blobs])
     copied = {each.file for number, each in enumerate(layout.storages) if landing.casts(number)}
     in_place = frozenset(
         file
