@@ -133,7 +133,8 @@ class Job:
         if landed or read or verified:
             self._listener(LoadProgress(landed, self.wanted.component, read, verified))
         host, device = own_bytes(), 0 if self.device.is_host else self.device.used_bytes()
-        self.report.host_peak_bytes = max(self.report.host_peak_bytes, host)
+        # What was there before counts, too: a page that goes meanwhile must not make the peak the smaller of both.
+        self.report.host_peak_bytes = max(self.report.host_peak_bytes, self.report.host_before_bytes, host)
         self.report.device_peak_bytes = max(self.report.device_peak_bytes, device)
         if last or now - self._status_at >= _STATUS_S:
             self._status_at = now
