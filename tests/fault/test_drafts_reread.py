@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import diachunk
+from diachunk.api import drafting
+from diachunk.chunking.hashing import HashedFile, hash_one
 from diachunk.errors import TransferIncomplete
 from diachunk.testing import faults
 from diachunk.testing.hub import Hub
@@ -42,11 +45,20 @@ def test_it_is_not_fetched_twice(half_done: tuple[Hub, Path]) -> None:
         )
 
 
-def test_nor_believed(half_done: tuple[Hub, Path]) -> None:
+def test_nor_believed_and_read_only_once(
+    half_done: tuple[Hub, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub, home = half_done
+    read: list[Path] = []
+
+    def counted(path: Path, *rest: Any, **options: Any) -> HashedFile:
+        read.append(path)
+        return hash_one(path, *rest, **options)
+
+    monkeypatch.setattr(drafting, "hash_one", counted)
     with hub:
         (blob,) = (path for path in home.glob("blobs/*/*") if not path.suffix)
         blob.chmod(0o644)
         blob.write_bytes(FIRST[:-1] + b"x")
         snapshot = diachunk.fetch("hub:org/repo", home=home)
-        assert snapshot.path("a.safetensors").read_bytes() == FIRST
+        assert (snapshot.path("a.safetensors").read_bytes(), read) == (FIRST, [blob])

@@ -40,13 +40,15 @@ class Knowledge:
         self._store = store
         self._files: dict[tuple[int, str], list[FileOutline]] = {}
         self._ids: frozenset[Digest] | None = None
+        self._in_vain: set[Digest] = set()
 
     def find_or_read(self, file: StatedFile) -> Hashes | None:
         """As `find`; a blob that was recorded as this file and that nothing proves is read rather than fetched."""
         found = self.find(file)
         path = self._store.drafts.claimed(file) if found is None else None
-        if path is None:
+        if path is None or file.key in self._in_vain:
             return found
+        self._in_vain.add(file.key)  # asked for several times in one fetch, and gigabytes to read
         try:
             read = hash_one(path, git=bool(file.git))
         except (IntegrityError, StoreError):
