@@ -174,7 +174,10 @@ class Repair:
             )
             self._fail(finding, failed or missing)
             return
-        told = lambda size: self._listener(Progress(size, "", Moved.REUSED))  # noqa: E731
+
+        def told(size_bytes: int) -> None:
+            self._listener(Progress(size_bytes, "", Moved.REUSED))
+
         try:
             put_in_place(self._context.store, finding.place.root, finding.mends, held, told)
         except (StoreError, IntegrityError) as error:
