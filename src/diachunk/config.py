@@ -65,7 +65,12 @@ class Config:
     """Effective settings. `came_from` says for each field, and each limit, which file or variable set it.
 
     Attributes:
+        peers: HOST[:PORT] or dns:NAME[:PORT]: machines that the user named, and so trusts to say what a name stands for.
         places: kinds and absolute directories; None where nothing says.
+        share, discover, port, allow, linger_s: what a fetch or `serve` shows of this machine, where, to whom
+            (CIDR blocks besides its own networks), and how long a fetch stays for others.
+        token_file: holds the lab's secret; allowed_signers: see ssh-keygen(1), "ALLOWED SIGNERS".
+        require_signed: refuse every manifest that none of them signed.
         project: the project file that was read, or None.
     """
 
@@ -78,6 +83,14 @@ class Config:
     pins: Mapping[str, str] = field(default_factory=dict)
     max_down_bps: int | None = None
     max_up_bps: int | None = None
+    share: bool = True
+    discover: bool = True
+    port: int = 8420
+    allow: tuple[str, ...] = ()
+    linger_s: float | None = None
+    token_file: Path | None = None
+    allowed_signers: Path | None = None
+    require_signed: bool = False
     limits: Limits = field(default_factory=Limits)
     came_from: Mapping[str, str] = field(default_factory=dict)
     project: Path | None = None
@@ -114,6 +127,14 @@ READERS: Mapping[str, tuple[str, Callable[[str, Any, SettingsFile], Any]]] = {
     "pins": ("pins", lambda key, value, _: _pins(key, value)),
     "max_down": ("max_down_bps", lambda key, value, _: _rate(key, string(key, value))),
     "max_up": ("max_up_bps", lambda key, value, _: _rate(key, string(key, value))),
+    "share": ("share", lambda key, value, _: project.flag(key, value)),
+    "discover": ("discover", lambda key, value, _: project.flag(key, value)),
+    "port": ("port", lambda key, value, _: project.port(key, value)),
+    "allow": ("allow", lambda key, value, _: project.networks(key, value)),
+    "linger": ("linger_s", lambda key, value, _: parse_duration(string(key, value))),
+    "token_file": ("token_file", lambda key, value, _: path_of(key, string(key, value))),
+    "allowed_signers": ("allowed_signers", lambda key, value, _: path_of(key, string(key, value))),
+    "require_signed": ("require_signed", lambda key, value, _: project.flag(key, value)),
     "limits": ("limits", lambda key, value, _: _limits(key, value)),
 }
 """Key in a file -> field of Config, and what reads its value: of a variable, the variable's name is the key."""
@@ -125,6 +146,7 @@ _SPLITS: Mapping[str, Callable[[str], list[str]]] = {
     "stores": lambda text: text.split(os.pathsep),
     "origins": _BETWEEN_URLS.split,
     "peers": lambda text: re.split(r"[\s,]+", text),
+    "allow": lambda text: re.split(r"[\s,]+", text),
     "places": lambda text: [each.strip() for each in text.split(",")],
 }
 

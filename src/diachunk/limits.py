@@ -49,6 +49,19 @@ class Limits:
     nesting_max: int = 16
     tensor_header_bytes_max: int = 100_000_000
     origins_max: int = 256
+    per_peer: int = 2
+    swarm_lanes: int = 4
+    feeders: int = 8
+    takeover_s: float = 5.0
+    upload_slots: int = 4
+    have_wait_s: float = 20.0
+    have_interval_s: float = 0.25
+    announce_s: float = 30.0
+    peer_ttl_s: float = 90.0
+    linger_s: float = 60.0
+    neighbours_max: int = 40
+    peers_known_max: int = 1024
+    node_connections_max: int = 512
 
     @classmethod
     def from_mapping(cls, values: dict[str, object]) -> Limits:

@@ -7,6 +7,7 @@ to say.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import shlex
@@ -26,6 +27,14 @@ REFUSED_KEYS: Mapping[str, str] = {
     "home": "where this machine keeps checkpoints",
     "stores": "which other stores this machine reads",
     "pins": "which checkpoint a name stands for on this machine",
+    "allow": "who may ask this machine for its checkpoints",
+    "token_file": "where this machine keeps its lab's secret",
+    "allowed_signers": "whose signatures this machine trusts",
+    "require_signed": "whether this machine takes unsigned checkpoints",
+    "share": "whether this machine shares what it has",
+    "discover": "whether this machine looks for others on its network",
+    "port": "where this machine listens",
+    "linger": "how long this machine stays for others",
 }
 GUARD_LIMITS = frozenset(
     {
@@ -39,6 +48,10 @@ GUARD_LIMITS = frozenset(
         "nesting_max",
         "tensor_header_bytes_max",
         "origins_max",
+        "neighbours_max",
+        "peers_known_max",
+        "node_connections_max",
+        "upload_slots",
     }
 )
 """Limits that guard this machine against strangers' files."""
@@ -49,7 +62,7 @@ _TARGET_CHARS_MAX = 2048
 _PATTERN_CHARS_MAX = 1024
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PEER = re.compile(
-    r"(\[[0-9A-Fa-f:.%]{2,64}\]|[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?)(?::(\d{1,5}))?"
+    r"(?:dns:)?(\[[0-9A-Fa-f:.%]{2,64}\]|[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?)(?::(\d{1,5}))?"
 )
 _PATH_STARTS = ("/", "./", "../", "~/")
 _DEEP_KEY = re.compile(
@@ -262,7 +275,7 @@ def _directory(key: str, text: str, file: SettingsFile) -> Path:
 
 
 def peers(key: str, value: Any) -> tuple[str, ...]:
-    """Reads HOST[:PORT]; an IPv6 address stands in brackets."""
+    """Reads HOST[:PORT], or dns:NAME[:PORT] for every address of a name; an IPv6 address stands in brackets."""
     found = strings(key, value)
     for text in found:
         match = _PEER.fullmatch(text)
@@ -271,6 +284,38 @@ def peers(key: str, value: Any) -> tuple[str, ...]:
                 f"{key}: {text!r:.60} is not HOST[:PORT]", hint="such as lab-7, lab-7:8420 or [fd00::7]"
             )
     return found
+
+
+def networks(key: str, value: Any) -> tuple[str, ...]:
+    """Reads CIDR blocks: "10.0.0.0/8", "fd00::/8", a single address."""
+    found = strings(key, value)
+    for text in found:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as error:
+            raise UsageError(
+                f"{key}: {text!r:.60} is no network ({error})", hint="such as 10.0.0.0/8"
+            ) from error
+    return found
+
+
+def flag(key: str, value: Any) -> bool:
+    """true or false; of a variable, also 1, 0, yes and no."""
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
+    if not isinstance(value, bool):
+        raise UsageError(f"{key}: true or false is wanted")
+    return value
+
+
+def port(key: str, value: Any) -> int:
+    """A TCP port."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 5:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 65536:
+        raise UsageError(f"{key}: a port is wanted, 1 to 65535")
+    return value
 
 
 def refuse_in_project(table: Mapping[str, Any], label: str) -> None:
