@@ -22,6 +22,7 @@ from diachunk.store.extents import allocated
 from diachunk.store.partial import Partial, Vanished
 from diachunk.store.store import Store
 from diachunk.transfer.check import Checked, check_files
+from diachunk.transfer.company import Swarm
 from diachunk.transfer.destination import Destination
 from diachunk.transfer.following import Follower, naming, turns
 from diachunk.transfer.incomplete import incomplete
@@ -78,15 +79,18 @@ class Assembly:
         max_down_bps: int | None = None,
         names: bool = False,
         first: First | None = None,
+        swarm: Swarm | None = None,
         listener: Listener = silent,
     ) -> None:
         """Args:
         names: also compute SHA-256 and git's id of what becomes present: other caches keep files under those.
         first: says which items of a work list are wanted before all others.
+        swarm: the other machines, which come as sources while it runs and are given what is verified.
         """
         self.report = Report()
         self._names = names
         self._first = first
+        self._swarm = swarm
         self._store = store
         self._destination = destination
         self._sources = sources
@@ -245,6 +249,7 @@ class Assembly:
             self._limits,
             max_down_bps=self._max_down_bps,
             listener=told,
+            swarm=self._swarm,
         )
         if self._first:
             session.hasten_items(self._first(work))

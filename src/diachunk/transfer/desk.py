@@ -37,6 +37,7 @@ class Desk:
         over: set when the session has nothing more to wait for.
         stopping: set when lanes must stop at once.
         local_how: what bytes from local sources are called.
+        sources: by the schedule's numbers; peers are added while lanes run.
     """
 
     def __init__(
@@ -50,14 +51,15 @@ class Desk:
         *,
         max_down_bps: int | None = None,
         local_how: How = How.REUSED,
+        key: bytes = b"",
     ) -> None:
         self.work = work
         self.sinks = sinks
-        self.sources = sources
+        self.sources = list(sources)
         self.limits = limits
         self.clock = clock
         self.meter = Meter()
-        self.schedule = Schedule(work, limits, clock, rng)
+        self.schedule = Schedule(work, limits, clock, rng, **({"key": key} if key else {}))
         self.stopping = threading.Event()
         self.over = threading.Event()
         self.changed = threading.Condition()

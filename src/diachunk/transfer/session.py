@@ -15,6 +15,8 @@ from diachunk.schedule.claims import Ended
 from diachunk.schedule.health import Fault, Health, Tier
 from diachunk.schedule.work import WorkList
 from diachunk.sources.base import Source
+from diachunk.store.partial import Partial
+from diachunk.transfer.company import Company, Swarm
 from diachunk.transfer.desk import Desk, Seat
 from diachunk.transfer.flow import LaneFlow
 from diachunk.transfer.lane import Lane
@@ -76,9 +78,13 @@ class Session:
         max_down_bps: int | None = None,
         listener: Listener = silent,
         local_how: How = How.REUSED,
+        swarm: Swarm | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
+        """Args:
+        swarm: the other machines; every sink is then a `Partial`.
+        """
         sources = [offer.source for offer in offers]
         self.desk = Desk(
             work,
@@ -89,8 +95,11 @@ class Session:
             rng or random.Random(),
             max_down_bps=max_down_bps,
             local_how=local_how,
+            key=swarm.manifest_id if swarm else b"",
         )
         self._listener = listener
+        self._swarm = swarm
+        self._company: Company | None = None
         self._lanes: list[Lane] = []
         self._beat_at = 0.0
         for offer in offers:
@@ -116,6 +125,7 @@ class Session:
         self.desk.complete_empty()
         try:
             self._start_lanes()
+            self._meet()
             while not self._over():
                 # Once it is over, the last lanes are on their way out: no spinning meanwhile.
                 if self.desk.over.wait(_TICK_S):
@@ -140,6 +150,19 @@ class Session:
             return
         for _ in range(min(self.desk.limits.lanes, len(self.desk.work))):
             self._add_lane()
+
+    def _meet(self) -> None:
+        """Once lanes are at work: whoever is asked for company has a lot to import first."""
+        if self._swarm and self._lanes:
+            files = [sink for sink in self.desk.sinks if isinstance(sink, Partial)]
+            self._company = Company(self.desk, files)
+            self._swarm.began(self._company)
+
+    def _part(self) -> None:
+        company, self._company = self._company, None
+        if self._swarm and company:
+            company.close()
+            self._swarm.ended(company)
 
     def _add_lane(self) -> None:
         lane = Lane(self.desk)
@@ -185,6 +208,7 @@ class Session:
         self._replace_lane()
 
     def _shut_down(self) -> None:
+        self._part()
         self.desk.stopping.set()
         with self.desk.changed:
             active = list(self.desk.active)

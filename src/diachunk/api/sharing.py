@@ -1,0 +1,74 @@
+"""What a call shares with other machines while it runs, and asks of them. One for a whole set of fetches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from diachunk.config import Config
+from diachunk.transfer.progress import Listener, silent
+
+if TYPE_CHECKING:
+    from diachunk.manifest import Manifest
+    from diachunk.node.node import Node
+    from diachunk.store.store import Store
+    from diachunk.transfer.company import Swarm
+
+
+@dataclass(frozen=True, slots=True)
+class Sociable:
+    """How far a call goes towards other machines.
+
+    Attributes:
+        peers: HOST[:PORT] or dns:NAME[:PORT], besides the configured ones.
+        share: give what is verified to others while it runs.
+        discover: look for others on this network (mDNS).
+        max_up_bps: cap on what is given, bytes a second.
+        linger_s: how long to stay for machines that are not done yet; None: as configured.
+    """
+
+    peers: tuple[str, ...] = ()
+    share: bool = False
+    discover: bool = False
+    max_up_bps: int | None = None
+    linger_s: float | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.peers or self.share or self.discover)
+
+
+class Sharing:
+    """A node for the length of a `with` block, made when it is first needed. Nothing it does fails a fetch."""
+
+    def __init__(self, config: Config, store: Store, how: Sociable, listener: Listener = silent) -> None:
+        self.how = how
+        self._config = config
+        self._store = store
+        self._listener = listener
+        self._node: Node | None = None
+
+    def swarm(self, manifest: Manifest) -> Swarm | None:
+        """The other machines, for the sessions of one manifest."""
+        raise NotImplementedError
+
+    def linger(self, tell: Callable[[int], None] = lambda count: None) -> None:
+        """Stays until no machine that we know of is incomplete, for `how.linger_s` at most. `tell` says for how many."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Stops sharing. Bounded in time."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def named(peers: Iterable[str]) -> tuple[str, ...]:
+    """Peers as a caller wrote them: one string is one peer."""
+    return (peers,) if isinstance(peers, str) else tuple(peers)
