@@ -36,6 +36,16 @@ def derive_id(canonical: Iterable[bytes]) -> Digest:
     return running.digest()
 
 
+def derive_key(context: str, material: bytes) -> bytes:
+    """32 bytes for one purpose, which `context` names: BLAKE3 in derive_key mode."""
+    return blake3(material, derive_key_context=context).digest()
+
+
+def keyed_digest(key: bytes, data: bytes) -> Digest:
+    """BLAKE3 in keyed mode: a MAC. `key` has 32 bytes."""
+    return blake3(data, key=key).digest()
+
+
 def git_hasher(size_bytes: int) -> hashlib._Hash:
     """A running git object id (SHA-1) of a file of that size: `git hash-object`, by "blob <size>", NUL, the bytes."""
     running = hashlib.sha1(usedforsecurity=False)
