@@ -79,6 +79,7 @@ class Partial:
         self._present = Bitmap(len(chunks))
         self._arrived = threading.Condition()
         self._abandoned = False
+        self._told: Callable[[int], None] | None = None
         self._write_lock = threading.Lock()
         self._piece = PieceSize()
         self._have_path = path.with_name(f"{path.name}.have")
@@ -182,6 +183,9 @@ class Partial:
         with self._arrived:
             self._present.add(index)
             self._arrived.notify_all()
+        told = self._told
+        if told is not None:
+            told(index)
 
     # --- following it while it grows -----------------------------------------------------------------------
 
@@ -199,6 +203,17 @@ class Partial:
                     if self._abandoned:
                         raise Abandoned(self.path)
                     self._arrived.wait()
+
+    def follow(self, told: Callable[[int], None] | None) -> None:
+        """Has each chunk told by its index once it is in place, on the thread that put it there: must not block.
+        What was in place before is in `present`, asked for after this. None: no more.
+        """
+        self._told = told
+
+    def present(self) -> Bitmap:
+        """A copy: the chunks in place, written or found right by this process."""
+        with self._arrived:
+            return Bitmap.from_bytes(self._present.to_bytes(), self._present.length)
 
     def abandon(self) -> None:
         """Nothing more will come: wakes those who wait for it."""
