@@ -1,7 +1,8 @@
-"""For all tests: signals as a person at a terminal has them."""
+"""For all tests: signals as a person at a terminal has them, and no company but where a test asks for it."""
 
 from __future__ import annotations
 
+import os
 import signal
 
 # What started the tests may have had some ignored (nohup; a job in the background), and processes inherit that:
@@ -10,3 +11,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# Tests run side by side: a fetch of one must not find, on the network that they share, a node of another.
+os.environ.setdefault("DIACHUNK_SHARE", "false")
+os.environ.setdefault("DIACHUNK_DISCOVER", "false")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from diachunk.api.care import diff, gc, ls, rm, show
     from diachunk.api.checkup.base import Area, Finding, Level
     from diachunk.api.checkup.doctor import doctor
-    from diachunk.api.fetching import Snapshot, fetch, plan
+    from diachunk.api.fetching import Snapshot, fetch
     from diachunk.api.foreign.adoption import Adoption, adopt
     from diachunk.api.load_access import safe_open
     from diachunk.api.loading import (
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         stream,
     )
     from diachunk.api.placing import Placed, PlacedFile, PlacedIn, place
+    from diachunk.api.planning import plan
     from diachunk.api.publishing import Published, publish
     from diachunk.api.sets.checkpoint_set import Preloaded, PreloadFailed, PreloadPlan
     from diachunk.api.sets.locking import Locking
@@ -63,7 +64,8 @@ _HOMES = {
     "diachunk.api.foreign.adoption": ("Adoption", "adopt"),
     "diachunk.api.sets.preloading": ("plan_preload", "preload"),
     "diachunk.api.care": ("diff", "gc", "ls", "rm", "show"),
-    "diachunk.api.fetching": ("Snapshot", "fetch", "plan"),
+    "diachunk.api.fetching": ("Snapshot", "fetch"),
+    "diachunk.api.planning": ("plan",),
     "diachunk.api.publishing": ("Published", "publish"),
     "diachunk.api.streaming": ("Fetched", "events"),
     "diachunk.api.verifying": ("Damage", "FileReport", "State", "VerifyReport", "verify"),

@@ -16,6 +16,7 @@ from diachunk.manifest import Manifest, decode
 from diachunk.store.store import Store
 
 if TYPE_CHECKING:
+    from diachunk.api.sharing import Sharing
     from diachunk.transfer.assemble import Assembly, First
     from diachunk.transfer.destination import Destination
     from diachunk.transfer.progress import Listener
@@ -23,9 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Context:
-    """Settings, and the store opened when first asked for."""
+    """Settings, and the store opened when first asked for.
+
+    Attributes:
+        sharing: other machines, to take from and give to; None for a call that is on its own.
+    """
 
     config: Config
+    sharing: Sharing | None = dataclasses.field(default=None, compare=False, repr=False)
     warned: list[Path] = dataclasses.field(default_factory=list, compare=False, repr=False)
 
     @classmethod
@@ -85,7 +91,8 @@ class Context:
         names: bool = False,
         first: First | None = None,
     ) -> Assembly:
-        """The engine for one checkpoint: the user's origins, the manifest's, the site's stores as donors.
+        """The engine for one checkpoint: the user's origins, the manifest's, the site's stores as donors, other
+        machines where this call has company.
 
         Raises:
             UsageError: an origin is no URL and no directory.
@@ -125,6 +132,7 @@ class Context:
             max_down_bps=max_down_bps or config.max_down_bps,
             names=names,
             first=first,
+            swarm=None if self.sharing is None else self.sharing.swarm(manifest),
             listener=listener,
         )
 
@@ -140,6 +148,9 @@ class Context:
                     "by side, each for itself, and locks may do nothing there"
                 )
             )
+
+    def with_sharing(self, sharing: Sharing | None) -> Context:
+        return self if sharing is None else dataclasses.replace(self, sharing=sharing)
 
     def with_patience(self, seconds: float | None) -> Context:
         if seconds is None:

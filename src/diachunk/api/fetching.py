@@ -1,4 +1,4 @@
-"""fetch and plan: a checkpoint onto this machine."""
+"""fetch: a checkpoint onto this machine."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diachunk.api.context import Context
-from diachunk.api.drafting import draw, local_parts
+from diachunk.api.drafting import draw
 from diachunk.api.foreign.claims import adopt_known
 from diachunk.api.recipes import Pick, remember, state_or_drawn
+from diachunk.api.sharing import Sharing, Sociable, named, sharing_or_new
 from diachunk.api.targets import By, Resolved, Upstream, look_up
 from diachunk.config import Config
 from diachunk.errors import TrustError, UsageError
@@ -20,7 +21,7 @@ from diachunk.manifest.stated import StatedCheckpoint
 from diachunk.store.blobs import Presence
 from diachunk.transfer.assemble import First, Report, wanted
 from diachunk.transfer.neighbours import gone_again
-from diachunk.transfer.plan import Plan, plan_components, plan_stated
+from diachunk.transfer.plan import Plan
 from diachunk.transfer.progress import Listener, silent, words_only
 
 _FINAL_CHECKS = 3
@@ -73,6 +74,12 @@ def fetch(
     patience_s: float | None = None,
     names: bool = False,
     first: First | None = None,
+    peers: Iterable[str] = (),
+    discover: bool = False,
+    share: bool = False,
+    max_up_bps: int | None = None,
+    linger_s: float | None = None,
+    sharing: Sharing | None = None,
     progress: Listener = silent,
     home: str | os.PathLike[str] | None = None,
     settings: Config | None = None,
@@ -93,6 +100,12 @@ def fetch(
             read afterwards.
         first: given the work list (schedule/work.py), says which of its items to fetch before all others: what
             somebody who reads the files meanwhile cannot do without.
+        peers: machines to take from as well: HOST[:PORT], or dns:NAME[:PORT] for all addresses of a name.
+        discover: also look for machines on this network (mDNS).
+        share: give others what is verified while it runs, and then stay for those that are not done yet.
+        max_up_bps: cap on what is given, in bytes a second.
+        linger_s: how long to stay at most; by default as configured (`limits.linger_s`), 0 for not at all.
+        sharing: in place of these five: a node of the caller's own, which outlives this call.
         progress: called on this thread with typed events; their `bytes` are deltas that add up to
             `plan(...).total_bytes`.
         home: the store, in place of the configured one.
@@ -103,21 +116,55 @@ def fetch(
             errors.py.
     """
     context = Context.make(home, settings).with_patience(patience_s)
-    found = (
-        target
-        if isinstance(target, Plan)
-        else look_up(os.fspath(target), context, pick=Pick.of(include, exclude))
-    )
-    by_name = found.by_name if isinstance(found, Plan) else found.by is By.NAME
-    url = "" if isinstance(found, Upstream) else found.url
-    chosen_names = frozenset(components)
-    manifest, drawing = _manifest(found, context, chosen_names, origins, max_down_bps, progress)
-    chosen = _chosen(manifest, chosen_names)
+    how = Sociable(named(peers), share, discover, max_up_bps, linger_s)
+    with sharing_or_new(sharing, context.config, how, progress) as company:
+        context = context.with_sharing(company)
+        found = (
+            target
+            if isinstance(target, Plan)
+            else look_up(os.fspath(target), context, pick=Pick.of(include, exclude))
+        )
+        order = _Order(
+            found, frozenset(components), tuple(named(origins)), to, force, max_down_bps, names, first
+        )
+        snapshot = _carry_out(order, context, progress)
+        if company is not None and sharing is None:
+            company.linger()
+        return snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What is to be fetched, and how: arguments of `fetch`."""
+
+    found: Plan | Resolved | Upstream
+    components: frozenset[str]
+    origins: tuple[str, ...]
+    to: str | os.PathLike[str] | None
+    force: bool
+    max_down_bps: int | None
+    names: bool
+    first: First | None
+
+    @property
+    def by_name(self) -> bool:
+        return self.found.by_name if isinstance(self.found, Plan) else self.found.by is By.NAME
+
+
+def _carry_out(order: _Order, context: Context, progress: Listener) -> Snapshot:
+    manifest, drawing = _manifest(order, context, progress)
+    chosen = chosen_of(manifest, order.components)
     context.store.catalog.add(manifest)
-    destination = context.destination(to, force=force)
-    listener = progress if drawing is None else words_only(progress)
+    destination = context.destination(order.to, force=order.force)
     assembly = context.assembly(
-        manifest, destination, origins, max_down_bps, listener, manifest_url=url, names=names, first=first
+        manifest,
+        destination,
+        order.origins,
+        order.max_down_bps,
+        progress if drawing is None else words_only(progress),
+        manifest_url="" if isinstance(order.found, Upstream) else order.found.url,
+        names=order.names,
+        first=order.first,
     )
     files = wanted(manifest, chosen, merged=destination.merges_equal_files)
     if drawing is None:
@@ -127,22 +174,16 @@ def fetch(
         with context.store.layout.guard(sweeping=False):
             # Once more: a `gc` or `rm` meanwhile may have taken the manifest, and then the next the files.
             context.store.catalog.add(manifest)
-            directory = _settle(context, manifest, chosen, to, by_name=by_name)
+            directory = _settle(context, manifest, chosen, order.to, by_name=order.by_name)
             if all(destination.find(facts).presence is Presence.PROVEN for facts in files):
                 return Snapshot(directory, manifest, _in_all(report, drawing))
         time.sleep(0.1)
     raise gone_again()
 
 
-def _manifest(
-    found: Plan | Resolved | Upstream,
-    context: Context,
-    components: frozenset[str],
-    origins: Iterable[str],
-    max_down_bps: int | None,
-    progress: Listener,
-) -> tuple[Manifest, Report | None]:
+def _manifest(order: _Order, context: Context, progress: Listener) -> tuple[Manifest, Report | None]:
     """The manifest, and what it took to draw it from a recipe, if that was necessary."""
+    found = order.found
     if not isinstance(found, Upstream) and found.manifest is not None:
         return found.manifest, None
     recipe = found.recipe
@@ -151,8 +192,10 @@ def _manifest(
     known = stated or state_or_drawn(recipe, context, progress)
     if isinstance(known, Manifest):
         return known, None
-    _refuse_parts(known, components)
-    manifest, report = draw(known, context, origins=origins, max_down_bps=max_down_bps, listener=progress)
+    refuse_parts(known, order.components)
+    manifest, report = draw(
+        known, context, origins=order.origins, max_down_bps=order.max_down_bps, listener=progress
+    )
     _check_pin(manifest, context)
     remember(recipe, known, manifest, context)
     return manifest, report
@@ -168,7 +211,7 @@ def _check_pin(manifest: Manifest, context: Context) -> None:
         )
 
 
-def _refuse_parts(stated: StatedCheckpoint, components: frozenset[str]) -> None:
+def refuse_parts(stated: StatedCheckpoint, components: frozenset[str]) -> None:
     """A manifest is of the whole checkpoint, so the first fetch of a recipe is as well."""
     names = [each.name for each in stated.components]
     if components and not components >= set(names):
@@ -189,85 +232,7 @@ def _in_all(report: Report, drawing: Report | None) -> Report:
     )
 
 
-def plan(
-    target: str | os.PathLike[str],
-    *,
-    origins: Iterable[str] = (),
-    components: Iterable[str] = (),
-    include: Iterable[str] = (),
-    exclude: Iterable[str] = (),
-    to: str | os.PathLike[str] | None = None,
-    progress: Listener = silent,
-    home: str | os.PathLike[str] | None = None,
-    settings: Config | None = None,
-) -> Plan:
-    """What `fetch` would do: bytes to fetch and to reuse, disk. Reads no data and asks no origin; of a recipe that
-    was not fetched here yet, upstream is asked for names and sizes.
-
-    Raises:
-        UsageError, ManifestError, StoreError, TransferIncomplete: as fetch.
-    """
-    context = Context.make(home, settings)
-    found = look_up(os.fspath(target), context, pick=Pick.of(include, exclude))
-    named = tuple(dict.fromkeys((*origins, *context.config.origins)))
-    if isinstance(found, Upstream):
-        known = state_or_drawn(found.recipe, context, progress)
-        if not isinstance(known, Manifest):
-            _refuse_parts(known, frozenset(components))
-            return _plan_recipe(known, found, context, named, to)
-        found = Resolved(known, found.by)
-    manifest = found.manifest
-    chosen = _chosen(manifest, components)
-    destination = context.destination(to, force=True)
-    files = wanted(manifest, chosen, merged=destination.merges_equal_files)
-    adopt_known(context, files, progress)
-    parts, disk = plan_components(context.store, destination, files, context.lower_stores)
-    directory = Path(to) if to is not None else context.store.layout.snapshot(manifest.id)
-    return Plan(
-        manifest,
-        parts,
-        disk,
-        destination.free_bytes(),
-        directory,
-        tuple(dict.fromkeys((*named, *_upstreams(manifest), *manifest.origins))),
-        found.by is By.NAME,
-        found.url,
-    )
-
-
-def _upstreams(named: Manifest | StatedCheckpoint) -> list[str]:
-    """Where the components come from, as people know it."""
-    from diachunk.sources.hub_access import hub_access, where
-
-    access = hub_access()
-    return [text for each in named.components if (text := where(each.upstream, access))]
-
-
-def _plan_recipe(
-    stated: StatedCheckpoint,
-    found: Upstream,
-    context: Context,
-    named: tuple[str, ...],
-    to: str | os.PathLike[str] | None,
-) -> Plan:
-    present, local = local_parts(stated, context)
-    parts, disk = plan_stated(context.store, stated, present, local)
-    destination = context.destination(to, force=True)
-    directory = context.store.layout.named_snapshot(stated.name, stated.revision)
-    return Plan(
-        None,
-        parts,
-        disk + (stated.total_bytes if to is not None else 0),
-        destination.free_bytes(),
-        Path(to) if to is not None else directory,
-        tuple(dict.fromkeys((*named, *_upstreams(stated)))),
-        found.by is By.NAME,
-        stated=stated,
-        recipe=found.recipe,
-    )
-
-
-def _chosen(manifest: Manifest, components: Iterable[str]) -> frozenset[str] | None:
+def chosen_of(manifest: Manifest, components: Iterable[str]) -> frozenset[str] | None:
     chosen = frozenset(components)
     known = [component.name for component in manifest.components]
     for name in sorted(chosen):

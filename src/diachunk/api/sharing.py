@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -13,7 +14,6 @@ from diachunk.transfer.progress import Listener, silent
 if TYPE_CHECKING:
     from diachunk.manifest import Manifest
     from diachunk.node.node import Node
-    from diachunk.store.store import Store
     from diachunk.transfer.company import Swarm
 
 
@@ -42,10 +42,9 @@ class Sociable:
 class Sharing:
     """A node for the length of a `with` block, made when it is first needed. Nothing it does fails a fetch."""
 
-    def __init__(self, config: Config, store: Store, how: Sociable, listener: Listener = silent) -> None:
+    def __init__(self, config: Config, how: Sociable, listener: Listener = silent) -> None:
         self.how = how
         self._config = config
-        self._store = store
         self._listener = listener
         self._node: Node | None = None
 
@@ -54,7 +53,7 @@ class Sharing:
         raise NotImplementedError
 
     def linger(self, tell: Callable[[int], None] = lambda count: None) -> None:
-        """Stays until no machine that we know of is incomplete, for `how.linger_s` at most. `tell` says for how many."""
+        """Stays until no machine that we know of is incomplete, for `how.linger_s` at most. `tell`: for how many."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -67,6 +66,18 @@ class Sharing:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@contextmanager
+def sharing_or_new(
+    given: Sharing | None, config: Config, how: Sociable, listener: Listener
+) -> Iterator[Sharing | None]:
+    """The caller's own, which is left open; else one for this block, if it is to have any company."""
+    if given is not None or not how:
+        yield given
+        return
+    with Sharing(config, how, listener) as made:
+        yield made
 
 
 def named(peers: Iterable[str]) -> tuple[str, ...]:

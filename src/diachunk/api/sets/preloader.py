@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from diachunk.api.context import Context
 from diachunk.api.fetching import Snapshot, fetch
-from diachunk.api.fetching import plan as plan_target
+from diachunk.api.planning import plan as plan_target
 from diachunk.api.sets.checkpoint_set import NothingNamed, Planned, PreloadPlan
 from diachunk.api.sets.lockfile import Entry
 from diachunk.api.sets.locking import Locking, ProjectLock

@@ -1,0 +1,101 @@
+"""plan: what a fetch would do, before it does anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from diachunk.api.context import Context
+from diachunk.api.drafting import local_parts
+from diachunk.api.fetching import chosen_of, refuse_parts
+from diachunk.api.foreign.claims import adopt_known
+from diachunk.api.recipes import Pick, state_or_drawn
+from diachunk.api.sharing import Sharing
+from diachunk.api.targets import By, Resolved, Upstream, look_up
+from diachunk.config import Config
+from diachunk.manifest import Manifest
+from diachunk.manifest.stated import StatedCheckpoint
+from diachunk.transfer.assemble import wanted
+from diachunk.transfer.plan import Plan, plan_components, plan_stated
+from diachunk.transfer.progress import Listener, silent
+
+
+def plan(
+    target: str | os.PathLike[str],
+    *,
+    origins: Iterable[str] = (),
+    components: Iterable[str] = (),
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    to: str | os.PathLike[str] | None = None,
+    progress: Listener = silent,
+    home: str | os.PathLike[str] | None = None,
+    settings: Config | None = None,
+    sharing: Sharing | None = None,
+) -> Plan:
+    """What `fetch` would do: bytes to fetch and to reuse, disk. Reads no data and asks no origin; of a recipe that
+    was not fetched here yet, upstream is asked for names and sizes. A name that nothing here knows is asked of the
+    machines of `sharing`.
+
+    Raises:
+        UsageError, ManifestError, StoreError, TransferIncomplete: as fetch.
+    """
+    context = Context.make(home, settings).with_sharing(sharing)
+    found = look_up(os.fspath(target), context, pick=Pick.of(include, exclude))
+    named = tuple(dict.fromkeys((*origins, *context.config.origins)))
+    if isinstance(found, Upstream):
+        known = state_or_drawn(found.recipe, context, progress)
+        if not isinstance(known, Manifest):
+            refuse_parts(known, frozenset(components))
+            return _plan_recipe(known, found, context, named, to)
+        found = Resolved(known, found.by)
+    manifest = found.manifest
+    chosen = chosen_of(manifest, components)
+    destination = context.destination(to, force=True)
+    files = wanted(manifest, chosen, merged=destination.merges_equal_files)
+    adopt_known(context, files, progress)
+    parts, disk = plan_components(context.store, destination, files, context.lower_stores)
+    directory = Path(to) if to is not None else context.store.layout.snapshot(manifest.id)
+    return Plan(
+        manifest,
+        parts,
+        disk,
+        destination.free_bytes(),
+        directory,
+        tuple(dict.fromkeys((*named, *_upstreams(manifest), *manifest.origins))),
+        found.by is By.NAME,
+        found.url,
+    )
+
+
+def _upstreams(named: Manifest | StatedCheckpoint) -> list[str]:
+    """Where the components come from, as people know it."""
+    from diachunk.sources.hub_access import hub_access, where
+
+    access = hub_access()
+    return [text for each in named.components if (text := where(each.upstream, access))]
+
+
+def _plan_recipe(
+    stated: StatedCheckpoint,
+    found: Upstream,
+    context: Context,
+    named: tuple[str, ...],
+    to: str | os.PathLike[str] | None,
+) -> Plan:
+    present, local = local_parts(stated, context)
+    parts, disk = plan_stated(context.store, stated, present, local)
+    destination = context.destination(to, force=True)
+    directory = context.store.layout.named_snapshot(stated.name, stated.revision)
+    return Plan(
+        None,
+        parts,
+        disk + (stated.total_bytes if to is not None else 0),
+        destination.free_bytes(),
+        Path(to) if to is not None else directory,
+        tuple(dict.fromkeys((*named, *_upstreams(stated)))),
+        found.by is By.NAME,
+        stated=stated,
+        recipe=found.recipe,
+    )
