@@ -73,7 +73,7 @@ def sharing_or_new(
     given: Sharing | None, config: Config, how: Sociable, listener: Listener
 ) -> Iterator[Sharing | None]:
     """The caller's own, which is left open; else one for this block, if it is to have any company."""
-    if given is not None or not how:
+    if given is not None or not (how or config.peers):
         yield given
         return
     with Sharing(config, how, listener) as made:

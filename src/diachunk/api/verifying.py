@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diachunk.api.context import Context
+from diachunk.api.sharing import Sociable, named, sharing_or_new
 from diachunk.api.targets import resolve
 from diachunk.api.verified import Damage, FileReport, State, VerifyReport
 from diachunk.bitmap import Bitmap
@@ -39,6 +40,8 @@ def verify(
     subset: tuple[int, int] | None = None,
     origins: Iterable[str] = (),
     max_down_bps: int | None = None,
+    peers: Iterable[str] = (),
+    discover: bool = False,
     progress: Listener = silent,
     home: str | os.PathLike[str] | None = None,
 ) -> VerifyReport:
@@ -50,6 +53,7 @@ def verify(
         repair: fetch what is wrong. A blob of the store is mended in place, the user's own files never:
             the store then gets its own copy.
         force: with `directory` and `repair`, also replace files that diachunk did not put there.
+        peers, discover: as of `fetch`: other machines to mend from.
         subset: (k, n): only the k-th of n parts of all chunks, for scheduled scrubs; 1 <= k <= n.
 
     Raises:
@@ -70,7 +74,9 @@ def verify(
         walk.note_broken_manifests()
     if not repair:
         return walk.report()
-    return _repair(walk, context, tuple(origins), max_down_bps, progress)
+    how = Sociable(named(peers), discover=discover)
+    with sharing_or_new(None, context.config, how, progress) as company:
+        return _repair(walk, context.with_sharing(company), named(origins), max_down_bps, progress)
 
 
 def _manifests(targets: Sequence[str], context: Context) -> tuple[list[Manifest], bool]:

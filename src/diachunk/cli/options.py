@@ -44,6 +44,10 @@ Origins = Annotated[
     list[str] | None,
     typer.Option("--origin", metavar="URL", help="Also ask this URL prefix, template or directory."),
 ]
+Peers = Annotated[
+    list[str] | None,
+    typer.Option("--peer", metavar="HOST[:PORT]", help="Also take from this machine (may be given again)."),
+]
 Components = Annotated[
     list[str] | None,
     typer.Option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diachunk.cli import text
-from diachunk.cli.options import Json, MaxDown, Origins, Quiet, Targets, Verbose, rate_of, subset_of
+from diachunk.cli.options import Json, MaxDown, Origins, Peers, Quiet, Targets, Verbose, rate_of, subset_of
 from diachunk.cli.talk import Talk, stopping_means
 from diachunk.errors import UsageError
 
@@ -32,6 +32,7 @@ def verify(
         typer.Option("--force", help="With --in and --repair: also replace files not diachunk's."),
     ] = False,
     origin: Origins = None,
+    peer: Peers = None,
     max_down: MaxDown = None,
     subset: Annotated[
         str | None,
@@ -69,6 +70,7 @@ def verify(
     import diachunk
     from diachunk.cli.progress import show_progress
     from diachunk.cli.tally import Tally
+    from diachunk.config import load_config
 
     talk = Talk(as_json=as_json, quiet=quiet, verbose=verbose)
     kept = "what is verified is kept: run the same again to resume" if repair else "nothing was changed"
@@ -80,6 +82,8 @@ def verify(
             force=force,
             subset=part,
             origins=origin or (),
+            peers=peer or (),
+            discover=load_config().discover,
             max_down_bps=max_down_bps,
             progress=listener,
         )

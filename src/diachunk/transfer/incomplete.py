@@ -19,7 +19,7 @@ def incomplete(outcome: Outcome, work: WorkList) -> TransferIncomplete:
     if not network:
         return TransferIncomplete(
             f"{left:,} bytes of {files} are not on this machine and no origin is known",
-            hint="name one with --origin URL",
+            hint="name one with --origin URL, or a machine that has it with --peer HOST",
         )
     # An upstream of another component was never asked.
     asked = [each for each in network if each.out or each.last_fault or each.missing_blobs] or network
