@@ -68,14 +68,38 @@ def _values(settings: Config) -> dict[str, tuple[str, Any]]:
         "pins": ("pins", dict(settings.pins)),
         "max_down_bps": ("max_down", settings.max_down_bps),
         "max_up_bps": ("max_up", settings.max_up_bps),
+        "share": ("share", settings.share),
+        "discover": ("discover", settings.discover),
+        "port": ("port", settings.port),
+        "allow": ("allow", list(settings.allow)),
+        "linger_s": ("linger", settings.linger_s),
+        # The files' names alone: what is in them is shown nowhere.
+        "token_file": ("token_file", None if settings.token_file is None else str(settings.token_file)),
+        "allowed_signers": (
+            "allowed_signers",
+            None if settings.allowed_signers is None else str(settings.allowed_signers),
+        ),
+        "require_signed": ("require_signed", settings.require_signed),
     }
+
+
+_UNSET = {
+    "places": "as each checkpoint says",
+    "linger": "until the others are done, limits.linger_s at most",
+    "token_file": "no secret",
+    "allowed_signers": "nobody",
+}
 
 
 def _written(key: str, value: Any) -> str:
     if value is None:
-        return "as each checkpoint says" if key == "places" else "no cap"
-    if isinstance(value, int):
+        return _UNSET.get(key, "no cap")
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key in ("max_down", "max_up"):
         return text.rate(value)
+    if key == "linger":
+        return f"{value:g} s"
     if isinstance(value, dict):
         return ", ".join(f"{name} = {digest[:16]}…" for name, digest in value.items()) or "none"
     return ", ".join(value) or "none" if isinstance(value, list) else str(value)
