@@ -32,7 +32,7 @@ def test_each_setting_is_shown_as_what_it_is(capsys: pytest.CaptureFixture[str])
     assert shown["port"] == "9000"
     assert shown["allow"] == "10.9.0.0/16"
     assert shown["linger"] == "120 s"
-    assert shown["max_up"] == "10 MB/s"
+    assert shown["max_up"] == "10.0 MB/s"
     assert shown["require_signed"] == "yes"
     assert shown["allowed_signers"] == "nobody"
 
