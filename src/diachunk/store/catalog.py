@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -13,8 +13,10 @@ from diachunk.errors import ManifestError, StoreError, TrustError, UsageError, f
 from diachunk.limits import DEFAULT
 from diachunk.manifest import Manifest, decode, encode
 from diachunk.manifest.outline import Outline, outline
+from diachunk.manifest.signed import Signature, with_signatures
 from diachunk.store.files import read_small
 from diachunk.store.layout import Layout
+from diachunk.store.marks import Marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +31,11 @@ class Ref:
         return f"{self.name}@{self.revision}"
 
 
-class Catalog:
-    """What is known by name and by id."""
+class Catalog(Marks):
+    """What is known by name and by id, and which of it is not for everybody."""
 
     def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+        super().__init__(layout)
         self._alive: WeakValueDictionary[Digest, Manifest] = WeakValueDictionary()
 
     # --- manifests -----------------------------------------------------------------------------------------
@@ -140,6 +142,21 @@ class Catalog:
         except (StoreError, UsageError) as error:
             return str(error)
         return None
+
+    def add_signatures(self, manifest_id: Digest, signatures: Iterable[Signature]) -> None:
+        """Puts signatures on a stored manifest, in front of its own; `add` leaves a good one as it is.
+
+        Raises:
+            UsageError, StoreError: as `get`.
+        """
+        with self._layout.guard(sweeping=False):
+            manifest = self._read(manifest_id)
+            signed = with_signatures(manifest, signatures)
+            if signed.signatures != manifest.signatures:
+                path = self._layout.manifest(manifest_id)
+                self._layout.files.replace_text(path, encode(signed), durable=True)
+                self.touch(manifest_id)
+        self._alive[manifest_id] = signed
 
     def remove(self, manifest_id: Digest) -> None:
         self._layout.files.unlink(self._layout.manifest(manifest_id))

@@ -118,7 +118,9 @@ class Collector:
             for path in sorted(directory.iterdir()):
                 self._consider(path, needed)
         nested = [
-            each for name in ("refs", "snapshots") for each in (self._store.root / name).rglob(".*.tmp")
+            each
+            for name in ("refs", "snapshots", "seen")
+            for each in (self._store.root / name).rglob(".*.tmp")
         ]
         for path in sorted({*self._store.root.glob(".*.tmp"), *self._store.root.glob("*/.*.tmp"), *nested}):
             if self._is_old(path):
@@ -146,6 +148,10 @@ class Collector:
         for path in sorted(recipes.iterdir()) if recipes.is_dir() else ():
             manifest_id = read_hint(path, 256)
             if manifest_id is not None and manifest_id.strip() not in known:
+                self._remove("record", path)
+        for private in self._store.catalog.private_ids():
+            path = self._store.layout.private(private)  # one may be there before its manifest
+            if private.hex().encode() not in known and self._is_old(path):
                 self._remove("record", path)
         return needed
 
@@ -195,6 +201,7 @@ def forget(store: Store, manifest: Manifest) -> None:
     store.catalog.unpin(manifest.id)
     store.snapshots.remove(manifest.id)
     store.catalog.remove(manifest.id)
+    store.catalog.forget_private(manifest.id)
 
 
 def _may_be_there(path: Path) -> bool:

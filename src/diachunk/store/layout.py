@@ -22,7 +22,7 @@ _MARK = "store.json"
 _GUARD_S = 10.0
 DIRECTORIES = ("blobs", "manifests", "refs", "pins", "adopted", "drafts", "recipes", "snapshots")
 """Made with the store."""
-LATER_DIRECTORIES = ("placed",)
+LATER_DIRECTORIES = ("placed", "private", "seen")
 """Made when they are first needed."""
 
 
@@ -184,6 +184,12 @@ class Layout:
 
     def pin(self, manifest_id: Digest) -> Path:
         return self.root / "pins" / manifest_id.hex()
+
+    def private(self, manifest_id: Digest) -> Path:
+        return self.root / "private" / manifest_id.hex()
+
+    def seen(self, name: str, revision: str) -> Path:
+        return self.root / "seen" / f"{name}@{revision}"
 
     def snapshot(self, manifest_id: Digest) -> Path:
         return self.root / "snapshots" / manifest_id.hex()
