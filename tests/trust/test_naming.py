@@ -258,3 +258,7 @@ def test_a_pin_decides_an_update_too() -> None:
     offers = [offer(bearing(THREE, 9), How.NAMED)]
     assert newer(*NAME, offers, known(local=ONE.id, pin=ONE.id)) is None
     assert taken(newer(*NAME, offers, known(local=ONE.id, pin=TWO.id)))[0] == TWO.id
+
+
+def test_another_version_of_the_same_second_is_not_newer() -> None:
+    assert newer(*NAME, [offer(bearing(THREE, 7))], known(local=TWO.id, seen=SEEN)) is None
