@@ -8,10 +8,11 @@ from diachunk.schedule.claims import Claim
 from diachunk.schedule.health import Health, Tier
 
 _FIRST_BYTE_LEAST_S = 0.5
+_PEER_PATIENCE = 3
 
 
 def ready_sources(board: Board, limits: Limits, free_items: int, now: float) -> list[int]:
-    """Sources that may start a request: local ones, those with the fewest under way, then the fastest.
+    """Sources (but no peers) that may start a request: local ones, those with the fewest under way, then the fastest.
 
     While a proven source is alive, unproven ones take at most a quarter of the lanes; until one is, and
     for the last few items, those that failed least go first: a crowd of dead origins must not keep the
@@ -19,10 +20,10 @@ def ready_sources(board: Board, limits: Limits, free_items: int, now: float) -> 
     bring, reading what is here takes at most half of the lanes: a resume must not first hash all it has.
     """
     sources = board.sources
-    ready = [number for number, each in enumerate(sources) if each.health.ready(now)]
-    if _local_share_is_used_up(board, limits, ready):
+    ready = [number for number, each in enumerate(sources) if not each.health.peer and each.health.ready(now)]
+    if _local_share_is_used_up(board, limits, ready, now):
         ready = [number for number in ready if sources[number].health.tier is Tier.NETWORK]
-    network = [each.health for each in sources if each.health.tier is Tier.NETWORK]
+    network = [each.health for each in sources if not each.health.peer and each.health.tier is Tier.NETWORK]
     proven = any(each.request_bps and each.usable(now) for each in network)
     if proven:
         probing = sum(each.in_flight for each in network if not each.request_bps)
@@ -31,21 +32,23 @@ def ready_sources(board: Board, limits: Limits, free_items: int, now: float) -> 
 
     plenty = proven and free_items > limits.lanes
 
-    def rank(number: int) -> tuple[int, int, int, float]:
-        health = sources[number].health
-        faults = 0 if plenty else health.faults_in_a_row
-        return health.tier, faults, health.in_flight, -(health.request_bps or float("inf"))
-
-    return sorted(ready, key=rank)
+    return sorted(ready, key=lambda number: rank(sources[number].health, spare_faulty=not plenty))
 
 
-def _local_share_is_used_up(board: Board, limits: Limits, ready: list[int]) -> bool:
+def rank(health: Health, *, spare_faulty: bool = False) -> tuple[int, int, int, float]:
+    """Whom to ask first: the lowest."""
+    faults = health.faults_in_a_row if spare_faulty else 0
+    return health.tier, faults, health.in_flight, -(health.request_bps or float("inf"))
+
+
+def _local_share_is_used_up(board: Board, limits: Limits, ready: list[int], now: float) -> bool:
     reading = sum(each.health.in_flight for each in board.sources if each.health.tier is Tier.LOCAL)
-    return reading >= max(1, limits.lanes // 2) and any(
-        board.sources[number].health.tier is Tier.NETWORK
-        and board.next_item(board.sources[number]) is not None
-        for number in ready
-    )
+    if reading < max(1, limits.lanes // 2):
+        return False
+    network = [board.sources[number] for number in ready] + [
+        each for each in board.sources if each.health.peer and each.health.ready(now)
+    ]
+    return any(each.health.tier is Tier.NETWORK and board.has_work(each) for each in network)
 
 
 def has_company(board: Board) -> bool:
@@ -75,12 +78,17 @@ def overdue(board: Board, limits: Limits, claim: Claim, now: float) -> bool:
     dripping = claim.received_bytes < limits.min_rate_bps * elapsed
     if not dripping and now - claim.last_byte_at < limits.first_byte_s:
         return False
+    # A peer may have others to serve before us.
+    first_byte_s = limits.first_byte_s * (_PEER_PATIENCE if health.peer else 1)
     if board.all_assigned:
-        return elapsed >= limits.first_byte_s and board.has_safe_home(claim.run.first, now)
+        return elapsed >= first_byte_s and board.has_safe_home(claim.run.first, now)
     waiting = sum(
-        not each.health.requests and not each.health.out and board.next_item(each) is not None
+        not each.health.requests
+        and not each.health.out
+        and each.health.peer == health.peer
+        and board.has_work(each)
         for each in board.sources
     )
     # The more of them wait, the sooner it is the next one's turn: those that were only slow come again.
-    patience_s = limits.first_byte_s / (1 + waiting // limits.lanes)
+    patience_s = first_byte_s / (1 + waiting // limits.lanes)
     return waiting > 0 and elapsed >= max(patience_s, _FIRST_BYTE_LEAST_S)

@@ -11,6 +11,7 @@ from diachunk.limits import Limits
 _TRIES_WITHIN_PATIENCE = 6
 """How often, at least, a parked source is tried before giving up when no other is left."""
 _SAMPLE_S = 0.05
+_BUSY_S = 0.2
 
 
 class Tier(enum.IntEnum):
@@ -115,6 +116,8 @@ class Health:
         failed_at: when its latest fault was booked that was not part of one before.
         requests: how many were ever started.
         request_bps: how fast one request goes, beside whatever others there are; goodput_bps: all together.
+        peer: a node that says what it holds and may be full; `away`: it is gone, or not listened to any more.
+        busy_in_a_row: how often it was full since it last gave something.
     """
 
     label: str
@@ -142,6 +145,9 @@ class Health:
     last_byte_at: float = -1.0
     missing_blobs: set[int] = field(default_factory=set)
     denials: dict[int, int] = field(default_factory=dict)
+    peer: bool = False
+    away: bool = False
+    busy_in_a_row: int = 0
 
     @property
     def parked(self) -> bool:
@@ -173,11 +179,11 @@ class Health:
         if self.out:
             return False
         flowing = self.in_flight > 0 and 0 <= now - self.last_byte_at < self.limits.stall_s
-        return self.faults_in_a_row == 0 or flowing
+        return flowing or not (self.faults_in_a_row or self.busy_in_a_row)
 
     def succeeded(self, size_bytes: int, started_at: float, now: float) -> None:
         """Books a request that brought what was asked. Made after a fault, it ends the waiting for that."""
-        self.faults_in_a_row = 0
+        self.faults_in_a_row = self.busy_in_a_row = 0
         if started_at >= self.failed_at:
             self.resume_at = self.retry_at = min(self.resume_at, now)
         self._sample(now)
@@ -211,6 +217,13 @@ class Health:
         asked_until = now + min(retry_after_s, self.limits.retry_after_max_s)
         self.retry_at = max(self.retry_at, asked_until)
         self.resume_at = max(self.resume_at, asked_until)
+
+    def put_off(self, now: float, rng: Rng, retry_after_s: float) -> None:
+        """A peer is full, which is no fault: it is asked again when it said, or in a moment."""
+        self.busy_in_a_row += 1
+        wait_s = min(retry_after_s, self.limits.retry_after_max_s) or _BUSY_S
+        # Not all of those it sent away at the same moment.
+        self.resume_at = self.retry_at = max(self.resume_at, now + wait_s * (1 + rng.random() / 2))
 
     def _back_off(self, now: float, rng: Rng) -> None:
         ceiling = min(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from diachunk.schedule.board import Board, Candidate
@@ -25,9 +25,19 @@ class Hedge:
 
 
 def pick_hedge(
-    board: Board, claims: Sequence[Claim], ready: Iterable[int], budget_bytes: float, now: float
+    board: Board,
+    claims: Sequence[Claim],
+    ready: Iterable[int],
+    budget_bytes: float,
+    now: float,
+    may: Callable[[Candidate, range], bool] | None = None,
 ) -> Hedge | None:
-    """The duplicate that is worth most, or None. `ready` are sources that may start a request now."""
+    """The duplicate that is worth most, or None.
+
+    Args:
+        ready: sources that may start a request now.
+        may: whether these items may be asked twice of such a source.
+    """
     slowest = max(
         (
             (_remaining_s(claim, now), number)
@@ -49,7 +59,7 @@ def pick_hedge(
         candidate = board.sources[source]
         if source == claims[number].source and not silent:
             continue  # A second request there would only share its line; a hung connection is another matter.
-        if _can_serve(board, candidate, items):
+        if _can_serve(board, candidate, items) and (may is None or may(candidate, items)):
             expected_s = size / candidate.health.request_bps
             if remaining_s > 2 * expected_s + _MARGIN_S:
                 return Hedge(source, items.start, items.stop - 1, size)
