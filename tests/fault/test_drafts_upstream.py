@@ -223,7 +223,7 @@ def test_the_token_reaches_the_endpoint_alone_and_no_output(hub: Hub, home: Path
     assert done.returncode == 0, done.stderr
     asked = [each for each in hub.requests if VOCODER in each.path]  # the library asks for more, without one
     assert asked
-    assert {each.had_authorization for each in asked} == {True}
+    assert {each.had_authorization for each in asked if each.status < 400} == {True}
     assert {each.had_authorization for each in hub.requests if each.server == "cdn"} == {False}
     hub.fail(Part.API, faults.Status(500))
     failed = run("fetch", f"hub:{VOCODER}", "-v", DIACHUNK_HOME=str(home / "2"), HF_TOKEN=TOKEN)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from diachunk.digest import digest_of
 from diachunk.manifest.signed import Signature, signatures_of
-from diachunk.store.collect import GRACE_S, Collector
+from diachunk.store.collect import DRAFT_GRACE_S, Collector
 from diachunk.store.layout import Layout
 from diachunk.store.store import Store
 from store_files import PIECES, leftovers, manifest_of
@@ -83,7 +84,7 @@ def test_the_mark_goes_with_the_checkpoint(store: Store) -> None:
     assert store.catalog.private_ids() == {TWO.id}
 
 
-def test_a_mark_whose_manifest_is_yet_to_come_stays_for_a_day(store: Store) -> None:
+def test_a_mark_whose_manifest_is_yet_to_come_stays_as_long_as_a_draft(store: Store) -> None:
     waiting, gone = digest_of(b"waiting"), digest_of(b"gone")
     store.catalog.add(ONE)
     store.catalog.pin(ONE.id)
@@ -91,7 +92,8 @@ def test_a_mark_whose_manifest_is_yet_to_come_stays_for_a_day(store: Store) -> N
         store.catalog.mark_private(each)
     for each in (gone, ONE.id):
         old(store.layout.private(each))
-    assert GRACE_S >= 3600
+    week = time.time() - DRAFT_GRACE_S + 3600
+    os.utime(store.layout.private(waiting), (week, week))
     Collector(store).collect()
     assert store.catalog.private_ids() == {waiting, ONE.id}
 

@@ -97,6 +97,7 @@ class Context:
         Raises:
             UsageError: an origin is no URL and no directory.
         """
+        from diachunk.api.trust.private import mark_on_login
         from diachunk.sources.context import SourceContext
         from diachunk.sources.hub_access import hub_access
         from diachunk.sources.open import open_origins
@@ -118,15 +119,17 @@ class Context:
         for root in config.stores:
             if not any(store.root == root for store in self.lower_stores):
                 listener(Notice(f"store {root}: not there, or no store; nothing is taken from it"))
+        sources = [
+            *open_origins(
+                (*origins, *config.origins), manifest.origins, SourceContext(config.limits), manifest_url
+            ),
+            *upstreams,
+        ]
+        mark_on_login(sources, self.store.catalog, [manifest.id])
         return Assembly(
             self.store,
             destination,
-            [
-                *open_origins(
-                    (*origins, *config.origins), manifest.origins, SourceContext(config.limits), manifest_url
-                ),
-                *upstreams,
-            ],
+            sources,
             config.limits,
             lower=self.lower_stores,
             max_down_bps=max_down_bps or config.max_down_bps,

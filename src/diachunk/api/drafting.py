@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from diachunk.api.context import Context
+from diachunk.api.trust.private import carry_over, mark_on_login
 from diachunk.chunking.cuts import cut_sizes
 from diachunk.chunking.hashes import Hashes
 from diachunk.chunking.hashing import HashedFile, hash_one
@@ -131,9 +132,11 @@ def draw(
     prefixes = adopt_stated(
         context, [file for file in files if knowledge.find_or_read(file) is None], listener
     )
+    sources = open_stated(stated, context, origins)
+    mark_on_login(sources, store.catalog, [file.key for file in files])
     drafting = Drafting(
         store,
-        open_stated(stated, context, origins),
+        sources,
         context.config.limits,
         known=knowledge.find_or_read,
         prefixes=prefixes,
@@ -143,6 +146,7 @@ def draw(
     hashes = drafting.fetch(files)
     drafting.report.total_bytes = sum(file.size for file in files)
     manifest = _manifest_of(stated, hashes)
+    carry_over(stated, manifest, store.catalog)
     store.catalog.add(manifest)
     for file in files:
         store.drafts.forget(file)

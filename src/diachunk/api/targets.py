@@ -62,6 +62,7 @@ def resolve(text: str, context: Context, *, local: bool = False) -> Resolved:
         UsageError: nothing here goes by that target; says what would.
         ManifestError: the file or URL holds no valid manifest.
         TransferIncomplete: the URL did not answer.
+        TrustError: it comes from there, and is not to be trusted.
     """
     found = look_up(text, context, local=local)
     if isinstance(found, Resolved):
@@ -90,12 +91,12 @@ def look_up(text: str, context: Context, *, local: bool = False, pick: Pick = _A
     if pick:
         raise UsageError(f"{text}: files can be picked of hub:ORG/REPO alone", hint="or write a recipe")
     if "://" in text:
-        return _from_url(text, context)
+        return _let_in(_from_url(text, context), text, context, local=local)
     if text.startswith(("./", "../", "/")) or text.endswith((".json", ".toml")):
         path = Path(text)
         if path.suffix == ".toml":
             return Upstream(read_recipe(path), By.FILE)
-        return Resolved(_from_file(path, context), By.FILE)
+        return _let_in(Resolved(_from_file(path, context), By.FILE), text, context, local=local)
     if _ID.fullmatch(text) and (found := _by_id(text, context)) is not None:
         return Resolved(found, By.ID)
     return _by_name(text, context, local=local)
@@ -112,8 +113,28 @@ def _from_url(text: str, context: Context) -> Resolved:
         raise UsageError(f"{text}: not an http(s) or file URL")
     from diachunk.sources.document import fetch_document  # `ls` and its like need no HTTP
 
-    data = fetch_document(text, SourceContext(limits), limits.manifest_bytes_max)
-    return Resolved(_decode(data, text, context), By.URL, text)
+    private: list[bool] = []
+    data = fetch_document(
+        text, SourceContext(limits), limits.manifest_bytes_max, lambda: private.append(True)
+    )
+    manifest = _decode(data, text, context)
+    if private:
+        context.store.catalog.mark_private(manifest.id)
+    return Resolved(manifest, By.URL, text)
+
+
+def _let_in(found: Resolved, whence: str, context: Context, *, local: bool) -> Resolved:
+    """What comes from a file or a URL is only looked at, or was let in.
+
+    Raises:
+        TrustError: it may not be used here.
+    """
+    config = context.config
+    if not local and (config.require_signed or config.allowed_signers is not None):
+        from diachunk.api.trust.admission import admit
+
+        admit(found.manifest, config, context.store.catalog, whence)
+    return found
 
 
 def _from_file(path: Path, context: Context) -> Manifest:
@@ -144,7 +165,13 @@ def _by_id(text: str, context: Context) -> Manifest | None:
     """By full id or unique prefix; None when nothing matches and the text could be a name as well."""
     catalog = context.store.catalog
     if len(text) == 64:
-        return catalog.get(parse_digest(text))
+        wanted = parse_digest(text)
+        if context.sharing is not None and wanted not in catalog.ids():
+            from diachunk.api.asking import ask_for_id
+
+            if (found := ask_for_id(wanted, context)) is not None:
+                return found
+        return catalog.get(wanted)
     try:
         return catalog.get(catalog.by_prefix(text))
     except UsageError:
@@ -181,6 +208,11 @@ def _by_name(text: str, context: Context, *, local: bool) -> Resolved | Upstream
         raise UsageError(
             f"no name {name}@{revision} here", hint=f"stored manifests bear it; fetch one by its id: {ids}"
         )
+    if context.sharing is not None and not local:
+        from diachunk.api.asking import ask_for_name
+
+        if (asked := ask_for_name(name, revision, context)) is not None:
+            return Resolved(asked, By.NAME)
     raise unknown(name, revision, context, local=local)
 
 

@@ -49,15 +49,21 @@ class _Deadline:
         self._timer.cancel()
 
 
-def fetch_document(url: str, context: SourceContext, limit_bytes: int) -> bytes:
+def fetch_document(
+    url: str, context: SourceContext, limit_bytes: int, on_login: Callable[[], None] | None = None
+) -> bytes:
     """GETs `url`.
+
+    Args:
+        on_login: called if it took the user's credentials for that host.
 
     Raises:
         TransferIncomplete: it did not come.
         ManifestError: it is larger than `limit_bytes`.
         UsageError: not an http(s) URL.
     """
-    origin = HttpOrigin(url, context)
+    origin = HttpOrigin(url, context, login_first=False)
+    origin.on_login = on_login
     flow = _Deadline(context.limits.patience_s * 4)
     try:
         response = origin.open_url(url, flow, {})

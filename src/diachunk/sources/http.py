@@ -11,25 +11,35 @@ from urllib.parse import urljoin, urlsplit
 import urllib3
 from urllib3.response import BaseHTTPResponse
 
-from diachunk.errors import UsageError, redact
+from diachunk.errors import StoreError, UsageError, redact
 from diachunk.schedule.health import Fault, Tier
 from diachunk.schedule.work import Run
 from diachunk.sources.base import Flow, SourceFault, Stream
 from diachunk.sources.body import Body
 from diachunk.sources.connections import Connections, credentials_for, fault_of
 from diachunk.sources.context import SourceContext, split_url
-from diachunk.sources.reply import REDIRECTS, check_range, check_stream, reason_of
+from diachunk.sources.reply import REDIRECTS, check_range, check_stream, is_page, reason_of
 from diachunk.sources.template import OriginTemplate
 from diachunk.version import __version__
 
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"diachunk/{__version__}"}
 _LINK_WENT_STALE = frozenset({401, 403, 404, 410})
+_WANTS_LOGIN = frozenset({401, 403, 404})
+"""To strangers some say "not found" of what is private."""
 
 
 class HttpOrigin:
-    """Any HTTP(S) server. One request is one Range; bodies are read straight into the lane's buffer."""
+    """Any HTTP(S) server. One request is one Range; bodies are read straight into the lane's buffer.
+
+    Attributes:
+        used_login: whether anything was had with the user's credentials for this host: then what came is not for
+            everybody.
+        on_login: called before anything of what was had so is read, on a lane's thread; StoreError fails the request.
+    """
 
     tier = Tier.NETWORK
+    used_login = False
+    on_login: Callable[[], None] | None = None
 
     def __init__(
         self,
@@ -38,9 +48,11 @@ class HttpOrigin:
         *,
         locate: Callable[[str, str], str] | None = None,
         authorize: Callable[[], str | None] | None = None,
+        login_first: bool = True,
     ) -> None:
         """`locate` says at which URL of this host a file (component, path) is, in place of the template's rule;
-        `authorize`, asked with the first request, what the host is sent, in place of the netrc's.
+        `authorize`, asked with the first request, what the host is sent, in place of the netrc's. `login_first`: with
+        the first request, rather than once the host refused one without: only then is it known to be needed.
         """
         split = split_url(url)
         if split.scheme not in ("http", "https") or not split.hostname:
@@ -54,6 +66,7 @@ class HttpOrigin:
         self._limits = context.limits
         host = split.hostname if context.named_by_user else None
         self._authorize = authorize or (lambda: credentials_for(host) if host else None)
+        self._logs_in = login_first
         self._connections = Connections(context)
         self._resolved: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -104,10 +117,11 @@ class HttpOrigin:
         with self._lock:
             url = self._resolved.get(first_url, first_url)
         stale_allowed = url != first_url
+        login = self._logs_in
         for _ in range(self._limits.redirects_max + 1):
             flow.slice_bytes()
             try:
-                response = self._request(url, {**_HEADERS, **headers}, flow)
+                response = self._request(url, {**_HEADERS, **headers}, flow, login=login)
             except SourceFault:
                 # The mirror that a redirect led to may have died: ask the redirector where to go now.
                 with self._lock:
@@ -126,6 +140,13 @@ class HttpOrigin:
                 stale_allowed = False
                 url = first_url
                 continue
+            if not login and self._refuses_strangers(response):
+                response.close()
+                login = True
+                url = first_url
+                continue
+            if login and response.status < 400 and self._authorization:
+                self._note_login(response)
             with self._lock:
                 if url == first_url or response.status in _LINK_WENT_STALE:
                     self._resolved.pop(first_url, None)
@@ -147,9 +168,28 @@ class HttpOrigin:
             raise SourceFault(Fault.FAILED, f"redirects from https to plain http ({split.hostname})")
         return url
 
-    def _request(self, url: str, headers: dict[str, str], flow: Flow) -> BaseHTTPResponse:
+    def _refuses_strangers(self, response: BaseHTTPResponse) -> bool:
+        """Whether a reply to a request without credentials makes it worth to send them."""
+        refused = response.status in _WANTS_LOGIN or (response.status == 200 and is_page(response.headers))
+        return refused and self._authorization is not None
+
+    def _note_login(self, response: BaseHTTPResponse) -> None:
+        """Before a byte of the reply is read: afterwards somebody might share it."""
+        with self._lock:
+            try:
+                if not self.used_login and self.on_login is not None:
+                    self.on_login()
+            except StoreError as error:
+                response.close()
+                raise SourceFault(
+                    Fault.DENIED, f"took a login, which cannot be noted: {error.message}"
+                ) from error
+            self.used_login = self._logs_in = True
+
+    def _request(self, url: str, headers: dict[str, str], flow: Flow, *, login: bool) -> BaseHTTPResponse:
         split = urlsplit(url)
-        if (split.scheme, split.netloc.lower()) == (self._scheme, self._host) and self._authorization:
+        ours = (split.scheme, split.netloc.lower()) == (self._scheme, self._host)
+        if login and ours and self._authorization:
             headers["Authorization"] = self._authorization
         try:
             return self._connections.get(url, headers, flow)

@@ -39,6 +39,7 @@ class UpstreamOrigin(HttpOrigin):
             context,
             locate=lambda _, path: urls.locate("", path),
             authorize=authorize,
+            login_first=False,  # most have one for such hosts, for other things than what everybody may read
         )
         self._component = component
         self.label = label

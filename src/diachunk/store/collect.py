@@ -150,8 +150,8 @@ class Collector:
             if manifest_id is not None and manifest_id.strip() not in known:
                 self._remove("record", path)
         for private in self._store.catalog.private_ids():
-            path = self._store.layout.private(private)  # one may be there before its manifest
-            if private.hex().encode() not in known and self._is_old(path):
+            path = self._store.layout.private(private)  # there before its manifest, and as long as a draft
+            if private.hex().encode() not in known and self._is_old(path, DRAFT_GRACE_S):
                 self._remove("record", path)
         return needed
 
