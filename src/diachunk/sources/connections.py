@@ -34,10 +34,11 @@ _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 class Connections:
-    """A pool for direct connections and one for each proxy that the environment names."""
+    """A pool for direct connections and one for each proxy that the environment names; with `direct` no proxy."""
 
-    def __init__(self, context: SourceContext) -> None:
+    def __init__(self, context: SourceContext, *, direct: bool = False) -> None:
         self._context = context
+        self._direct = direct
         self._pools: dict[str, urllib3.PoolManager] = {}
         self._proxies: dict[tuple[str, str], str] = {}
         self._tls: ssl.SSLContext | None = None
@@ -77,7 +78,9 @@ class Connections:
         with self._lock:
             # Asked once: it reads the whole environment twice, 90 microseconds of a request's 300.
             proxy = self._proxies.get((split.scheme, host))
-        if proxy is None:
+        if proxy is None and self._direct:
+            proxy = ""
+        elif proxy is None:
             proxies = getproxies()
             proxy = "" if proxy_bypass(host) else proxies.get(split.scheme, proxies.get("all", ""))
             if proxy and not self._context.named_by_user:
