@@ -147,6 +147,10 @@ class _Order:
     first: First | None
 
     @property
+    def moves_name(self) -> bool:
+        return not isinstance(self.found, Upstream) and self.found.moves_name
+
+    @property
     def by_name(self) -> bool:
         return self.found.by_name if isinstance(self.found, Plan) else self.found.by is By.NAME
 
@@ -174,7 +178,7 @@ def _carry_out(order: _Order, context: Context, progress: Listener) -> Snapshot:
         with context.store.layout.guard(sweeping=False):
             # Once more: a `gc` or `rm` meanwhile may have taken the manifest, and then the next the files.
             context.store.catalog.add(manifest)
-            directory = _settle(context, manifest, chosen, order.to, by_name=order.by_name)
+            directory = _settle(context, manifest, chosen, order)
             if all(destination.find(facts).presence is Presence.PROVEN for facts in files):
                 return Snapshot(directory, manifest, _in_all(report, drawing))
         time.sleep(0.1)
@@ -246,18 +250,16 @@ def _settle(
     context: Context,
     manifest: Manifest,
     chosen: frozenset[str] | None,
-    to: str | os.PathLike[str] | None,
-    *,
-    by_name: bool,
+    order: _Order,
 ) -> Path:
     """Names what was fetched: the snapshot, the ref if it was asked for by name, else a pin against gc."""
     store = context.store
     directory = store.snapshots.build(manifest, chosen)
-    if by_name:
-        store.catalog.set_ref(manifest.name, manifest.revision, manifest.id)
+    if order.by_name:
+        store.catalog.set_ref(manifest.name, manifest.revision, manifest.id, force=order.moves_name)
     elif store.catalog.ref(manifest.name, manifest.revision) != manifest.id:
         store.catalog.pin(manifest.id)
     if store.catalog.ref(manifest.name, manifest.revision) == manifest.id:
         directory = store.snapshots.name(manifest.name, manifest.revision, manifest.id)
     store.catalog.touch(manifest.id)
-    return Path(os.path.abspath(to)) if to is not None else directory
+    return Path(os.path.abspath(order.to)) if order.to is not None else directory

@@ -66,6 +66,7 @@ def plan(
         tuple(dict.fromkeys((*named, *_upstreams(manifest), *manifest.origins))),
         found.by is By.NAME,
         found.url,
+        moves_name=found.moves_name,
     )
 
 

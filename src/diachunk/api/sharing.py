@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from diachunk.config import Config
-from diachunk.transfer.progress import Listener, silent
+from diachunk.transfer.progress import Listener, Notice, silent
 
 if TYPE_CHECKING:
+    from diachunk.api.trust.naming import Ask
+    from diachunk.digest import Digest
     from diachunk.manifest import Manifest
     from diachunk.node.node import Node
     from diachunk.transfer.company import Swarm
@@ -27,6 +29,8 @@ class Sociable:
         discover: look for others on this network (mDNS).
         max_up_bps: cap on what is given, bytes a second.
         linger_s: how long to stay for machines that are not done yet; None: as configured.
+        newest: also ask for what a name should stand for now that stands for something here.
+        ask: shows a person an id that only strangers on the network say a name stands for; None: nobody is there.
     """
 
     peers: tuple[str, ...] = ()
@@ -34,6 +38,8 @@ class Sociable:
     discover: bool = False
     max_up_bps: int | None = None
     linger_s: float | None = None
+    ask: Ask | None = None
+    newest: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.peers or self.share or self.discover)
@@ -51,6 +57,20 @@ class Sharing:
     def swarm(self, manifest: Manifest) -> Swarm | None:
         """The other machines, for the sessions of one manifest."""
         raise NotImplementedError
+
+    def refs(self, name: str, revision: str) -> Sequence[tuple[str, str, Sequence[tuple[str, Digest]]]]:
+        """What the machines that can be reached say a name stands for: (HOST:PORT, how it is known (the values of
+        `api.trust.naming.How`), [(revision, id)]). Waits a second or two for those that are still being looked for.
+        """
+        raise NotImplementedError
+
+    def manifest(self, manifest_id: Digest) -> Manifest | None:
+        """A manifest that hashes to this id, from whoever has it; None if nobody gives one."""
+        raise NotImplementedError
+
+    def tell(self, text: str) -> None:
+        """Says something that a person should know."""
+        self._listener(Notice(text))
 
     def linger(self, tell: Callable[[int], None] = lambda count: None) -> None:
         """Stays until no machine that we know of is incomplete, for `how.linger_s` at most. `tell`: for how many."""

@@ -37,11 +37,16 @@ class By(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A target's manifest, and the URL that it came from, or ""."""
+    """A target's manifest, and the URL that it came from, or "".
+
+    Attributes:
+        moves_name: the name stands for another manifest here, and a trusted machine has this one for it.
+    """
 
     manifest: Manifest
     by: By
     url: str = ""
+    moves_name: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +170,7 @@ def _by_id(text: str, context: Context) -> Manifest | None:
     """By full id or unique prefix; None when nothing matches and the text could be a name as well."""
     catalog = context.store.catalog
     if len(text) == 64:
-        wanted = parse_digest(text)
-        if context.sharing is not None and wanted not in catalog.ids():
-            from diachunk.api.asking import ask_for_id
-
-            if (found := ask_for_id(wanted, context)) is not None:
-                return found
-        return catalog.get(wanted)
+        return _of_id(parse_digest(text), context)
     try:
         return catalog.get(catalog.by_prefix(text))
     except UsageError:
@@ -180,11 +179,25 @@ def _by_id(text: str, context: Context) -> Manifest | None:
         raise
 
 
+def _of_id(wanted: Digest, context: Context) -> Manifest:
+    if context.sharing is not None and wanted not in context.store.catalog.ids():
+        from diachunk.api.asking import ask_for_id
+
+        if (found := ask_for_id(wanted, context)) is not None:
+            return found
+    return context.store.catalog.get(wanted)
+
+
 def _by_name(text: str, context: Context, *, local: bool) -> Resolved | Upstream:
     name, revision = parse_ref(text)
     catalog = context.store.catalog
     found = catalog.ref(name, revision)
     if found is not None:
+        if context.sharing is not None and context.sharing.how.newest and not local:
+            from diachunk.api.asking import ask_for_newer
+
+            if (newer := ask_for_newer(name, revision, context)) is not None:
+                return Resolved(newer, By.NAME, moves_name=True)
         return Resolved(catalog.get(found), By.NAME)
     pinned = context.config.pins.get(f"{name}@{revision}")
     recipes = [each for each in bundled_recipes() if (each.name, each.revision) == (name, revision)]
@@ -195,7 +208,7 @@ def _by_name(text: str, context: Context, *, local: bool) -> Resolved | Upstream
         wanted = bytes.fromhex(pinned)
         if recipes and wanted not in bundled and wanted not in catalog.ids():
             return Upstream(recipes[0], By.NAME)  # what it becomes is compared with the pin
-        return Resolved(bundled.get(wanted) or catalog.get(wanted), By.NAME)
+        return Resolved(bundled.get(wanted) or _of_id(wanted, context), By.NAME)
     if bundled:
         return Resolved(next(iter(bundled.values())), By.NAME)
     if recipes:

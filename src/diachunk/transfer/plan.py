@@ -44,6 +44,7 @@ class Plan:
         directory: where the checkpoint will be.
         by_name: whether the target was a name, which fetching then makes stand for this manifest.
         url: where the manifest was fetched from, or "".
+        moves_name: the name stands for another manifest here, and a trusted machine has this one for it.
     """
 
     manifest: Manifest | None
@@ -56,6 +57,7 @@ class Plan:
     url: str = ""
     stated: StatedCheckpoint | None = None
     recipe: Recipe | None = None
+    moves_name: bool = False
 
     @property
     def draft(self) -> bool:

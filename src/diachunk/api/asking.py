@@ -1,0 +1,76 @@
+"""Other machines, asked what nothing here knows: what a name stands for, and the manifest of an id."""
+
+from __future__ import annotations
+
+from diachunk.api.context import Context
+from diachunk.api.trust.admission import admit, known_of
+from diachunk.api.trust.naming import Choice, How, Offer, choose, newer
+from diachunk.digest import Digest
+from diachunk.manifest import Manifest
+
+_MANIFESTS_ASKED_MAX = 8
+"""Of as many ids that a name is said to stand for, manifests are fetched to look for signatures."""
+
+
+def ask_for_name(name: str, revision: str, context: Context) -> Manifest | None:
+    """What a name stands for that nothing here knows; None if no machine says, or this call has no company.
+
+    Raises:
+        TrustError: nobody trusted says, or they disagree.
+    """
+    if context.sharing is None:
+        return None
+    known = known_of(name, revision, context.config, context.store.catalog)
+    choice = choose(name, revision, _offers(name, revision, context), known, context.sharing.how.ask)
+    return None if choice is None else _take(choice, context, f"the name {name}@{revision}")
+
+
+def ask_for_newer(name: str, revision: str, context: Context) -> Manifest | None:
+    """What a name that is known here should stand for now; None if nobody has anything newer.
+
+    Raises:
+        TrustError: named machines disagree, or only versions that are not to be trusted are offered.
+    """
+    if context.sharing is None:
+        return None
+    known = known_of(name, revision, context.config, context.store.catalog)
+    choice = newer(name, revision, _offers(name, revision, context), known)
+    return None if choice is None else _take(choice, context, f"the name {name}@{revision}")
+
+
+def ask_for_id(manifest_id: Digest, context: Context) -> Manifest | None:
+    """The manifest of an id that is not here; what hashes to it needs no trust.
+
+    Raises:
+        TrustError: it must be signed, and is not.
+    """
+    manifest = None if context.sharing is None else context.sharing.manifest(manifest_id)
+    if manifest is not None:
+        admit(manifest, context.config, context.store.catalog, manifest.hex_id[:16], by_id=True)
+    return manifest
+
+
+def _offers(name: str, revision: str, context: Context) -> list[Offer]:
+    assert context.sharing is not None
+    manifests: dict[Digest, Manifest | None] = {}
+    offers = []
+    for address, how, refs in context.sharing.refs(name, revision):
+        for said, manifest_id in refs:
+            if said != revision:
+                continue
+            if manifest_id not in manifests and len(manifests) < _MANIFESTS_ASKED_MAX:
+                manifests[manifest_id] = context.sharing.manifest(manifest_id)
+            offers.append(Offer(address, How(how), manifest_id, manifests.get(manifest_id)))
+    return offers
+
+
+def _take(choice: Choice, context: Context, whence: str) -> Manifest | None:
+    assert context.sharing is not None
+    had = (each.manifest for each in choice.offers if each.manifest is not None)
+    manifest = next(had, None) or context.sharing.manifest(choice.id)
+    if manifest is None and choice.id in context.store.catalog.ids():
+        manifest = context.store.catalog.get(choice.id)
+    if manifest is not None:
+        context.sharing.tell(f"{manifest.ref} is {manifest.hex_id[:16]}…: {choice.why}")
+        admit(manifest, context.config, context.store.catalog, whence)
+    return manifest
