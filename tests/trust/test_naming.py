@@ -128,6 +128,25 @@ def test_where_nobody_offers_anything_nothing_is_found() -> None:
     assert choose(*NAME, [], known(), never) is None
 
 
+def test_a_copy_that_bears_the_signature_is_found_among_those_that_lost_it_and_comes_first() -> None:
+    offers = [offer(ONE, host=1), offer(ONE, host=2, bare=True), offer(bearing(ONE, 5), host=3)]
+    found = choose(*NAME, offers, known(require_signed=True), never)
+    assert found is not None
+    assert [each.address for each in found.offers] == ["10.0.0.3:8420", "10.0.0.1:8420", "10.0.0.2:8420"]
+
+
+def test_a_crowd_of_copies_is_not_judged_one_by_one() -> None:
+    judged: list[Manifest] = []
+
+    def count(manifest: Manifest) -> Verdict:
+        judged.append(manifest)
+        return judge(manifest)
+
+    with pytest.raises(TrustError):
+        choose(*NAME, [offer(ONE, host=n) for n in range(100)], Known(judge=count))
+    assert len(judged) < 10
+
+
 # --- disagreement --------------------------------------------------------------------------------------------
 
 

@@ -62,11 +62,11 @@ def order(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     mark, add = Marks.mark_private, Catalog.add
 
     def marked(self: Marks, manifest_id: Digest) -> None:
-        seen.append("mark")
+        seen.append(f"mark {manifest_id.hex()}")
         mark(self, manifest_id)
 
     def added(self: Catalog, manifest: Manifest) -> None:
-        seen.append("add")
+        seen.append(f"add {manifest.hex_id}")
         add(self, manifest)
 
     monkeypatch.setattr(Marks, "mark_private", marked)
@@ -94,7 +94,8 @@ def test_a_repository_that_wants_the_token_is_private_before_its_manifest_is_the
         hub.granted.add(TOKEN)
     snapshot = diachunk.fetch(f"hub:{REPOSITORY}", home=home)
     assert is_private(home, snapshot)
-    assert "mark" in order[: order.index("add")]
+    manifest_id = snapshot.manifest.hex_id
+    assert order.index(f"mark {manifest_id}") < order.index(f"add {manifest_id}")
     marks = Store.open(home).catalog.private_ids()
     assert marks == {snapshot.manifest.id}, "the marks of its files have done their work"
 

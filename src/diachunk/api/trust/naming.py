@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from diachunk.manifest import Manifest
 from diachunk.store.marks import Seen
 
 _SHOWN = 8
+_COPIES_MAX = 8
 _UNKNOWN = Verdict(None, "nobody gave its manifest")
 
 
@@ -70,7 +72,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the name stands for, why that is believed (for people), and who offers it."""
+    """What the name stands for, why that is believed (for people), and who offers it: first who has it signed."""
 
     id: Digest
     why: str
@@ -139,6 +141,7 @@ class _Asked:
         self._left: list[tuple[Offer, Signed | None]] = []
         self.any = False
         verdicts: dict[Digest, Verdict] = {}
+        copies: Counter[Digest] = Counter()
         right: list[Offer] = []
         for offer in offers:
             self.any = True
@@ -149,7 +152,10 @@ class _Asked:
                 self._refuse(offer, "but its manifest is of another id or name")
             else:
                 right.append(offer)
-                if offer.id not in verdicts:
+                copies[offer.id] += 1
+                before = verdicts.get(offer.id)
+                # A copy may come without its signatures; a crowd of copies must not keep us busy.
+                if before is None or (before.signed is None and copies[offer.id] <= _COPIES_MAX):
                     verdicts[offer.id] = known.judge(manifest)
         for offer in right:
             verdict = verdicts.get(offer.id, _UNKNOWN)
@@ -178,6 +184,10 @@ class _Asked:
         self._agree(offers, "two versions were signed in one second")
         signed = winners[0][1]
         also = [offer for offer, _ in self._left if offer.id == offers[0].id]
+        # First those whose copy bears that very signature.
+        also.sort(
+            key=lambda each: each.manifest is None or signed.signature.entry() not in each.manifest.signatures
+        )
         return Choice(offers[0].id, f"signed by {signed.principal} on {signed.when}", tuple(also), signed)
 
     def named(self) -> Choice | None:
