@@ -8,9 +8,6 @@ from diachunk.api.trust.naming import Choice, How, Offer, choose, newer
 from diachunk.digest import Digest
 from diachunk.manifest import Manifest
 
-_MANIFESTS_ASKED_MAX = 8
-"""Of as many ids that a name is said to stand for, manifests are fetched to look for signatures."""
-
 
 def ask_for_name(name: str, revision: str, context: Context) -> Manifest | None:
     """What a name stands for that nothing here knows; None if no machine says, or this call has no company.
@@ -52,16 +49,8 @@ def ask_for_id(manifest_id: Digest, context: Context) -> Manifest | None:
 
 def _offers(name: str, revision: str, context: Context) -> list[Offer]:
     assert context.sharing is not None
-    manifests: dict[Digest, Manifest | None] = {}
-    offers = []
-    for address, how, refs in context.sharing.refs(name, revision):
-        for said, manifest_id in refs:
-            if said != revision:
-                continue
-            if manifest_id not in manifests and len(manifests) < _MANIFESTS_ASKED_MAX:
-                manifests[manifest_id] = context.sharing.manifest(manifest_id)
-            offers.append(Offer(address, How(how), manifest_id, manifests.get(manifest_id)))
-    return offers
+    found = context.sharing.refs(name, revision)
+    return [Offer(each.address, How(each.how), each.id, each.manifest) for each in found]
 
 
 def _take(choice: Choice, context: Context, whence: str) -> Manifest | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from diachunk import project
 from diachunk.config import Config
+from diachunk.errors import DiachunkError
 from diachunk.transfer.progress import Listener, Notice, silent
 
 if TYPE_CHECKING:
@@ -16,7 +18,14 @@ if TYPE_CHECKING:
     from diachunk.digest import Digest
     from diachunk.manifest import Manifest
     from diachunk.node.node import Node
+    from diachunk.node.settings import NodeSettings
+    from diachunk.node.views import RefView
     from diachunk.transfer.company import Swarm
+
+FIND_S = 2.0
+"""How long to wait for machines to be found by mDNS, where somebody waits for the answer."""
+_PORTS = 10
+_NAMED_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +38,7 @@ class Sociable:
         discover: look for others on this network (mDNS).
         max_up_bps: cap on what is given, bytes a second.
         linger_s: how long to stay for machines that are not done yet; None: as configured.
-        newest: also ask for what a name should stand for now that stands for something here.
+        newest: also ask what a name should stand for now that stands for something here.
         ask: shows a person an id that only strangers on the network say a name stands for; None: nobody is there.
     """
 
@@ -38,8 +47,8 @@ class Sociable:
     discover: bool = False
     max_up_bps: int | None = None
     linger_s: float | None = None
-    ask: Ask | None = None
     newest: bool = False
+    ask: Ask | None = None
 
     def __bool__(self) -> bool:
         return bool(self.peers or self.share or self.discover)
@@ -53,31 +62,110 @@ class Sharing:
         self._config = config
         self._listener = listener
         self._node: Node | None = None
+        self._opened = False
+        self.trouble = ""
 
-    def swarm(self, manifest: Manifest) -> Swarm | None:
-        """The other machines, for the sessions of one manifest."""
-        raise NotImplementedError
+    def listen_with(self, listener: Listener) -> None:
+        """From now on this one is told what goes wrong."""
+        self._listener = listener
 
-    def refs(self, name: str, revision: str) -> Sequence[tuple[str, str, Sequence[tuple[str, Digest]]]]:
-        """What the machines that can be reached say a name stands for: (HOST:PORT, how it is known (the values of
-        `api.trust.naming.How`), [(revision, id)]). Waits a second or two for those that are still being looked for.
-        """
-        raise NotImplementedError
+    @property
+    def linger_s(self) -> float:
+        for each in (self.how.linger_s, self._config.linger_s):
+            if each is not None:
+                return each
+        return self._config.limits.linger_s
+
+    # --- the node ------------------------------------------------------------------------------------------
+
+    def open(self) -> Node | None:
+        """The node, with its port if it shares; None if there is to be no company, or none can be had."""
+        if not self._opened:
+            self._opened = True
+            try:
+                self._node = self._make()
+            except DiachunkError as error:
+                self._complain(error.message)
+        return self._node
+
+    def _make(self) -> Node | None:
+        how = self.how
+        if not (how or self._config.peers):
+            return None
+        from diachunk.api.context import Context
+        from diachunk.node.node import Node
+
+        settings = node_settings(self._config, how)
+        context = Context(self._config)
+        node = Node(settings, context.store, context.lower_stores, self._tell)
+        try:
+            node.open()
+        except DiachunkError as error:
+            if not settings.share:
+                raise
+            self._complain(error.message)
+            node = Node(replace(settings, share=False), context.store, context.lower_stores, self._tell)
+            node.open()
+        return node
+
+    def _tell(self, event: object) -> None:
+        if isinstance(event, Notice):
+            self._listener(event)
+
+    def _complain(self, text: str) -> None:
+        self.trouble = f"cannot share: {text}"
+        self._listener(Notice(self.trouble))
+
+    @property
+    def port(self) -> int | None:
+        """Where others can ask this machine now, or the `serve` beside it; None where they cannot."""
+        node = self._node
+        if node is None:
+            return None
+        return node.speaks_through.port if node.speaks_through is not None else node.port
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a `serve` on this store does the sharing."""
+        return self._node is not None and self._node.speaks_through is not None
+
+    # --- what others know ----------------------------------------------------------------------------------
+
+    @property
+    def _wait_s(self) -> float:
+        named = bool(self.how.peers or self._config.peers)
+        return max(FIND_S if self.how.discover else 0.0, _NAMED_S if named else 0.0)
+
+    def refs(self, name: str, revision: str) -> list[RefView]:
+        """What other machines say that a name stands for, each with the manifest if it can be had."""
+        node = self.open()
+        return node.ask_refs(name, revision, self._wait_s) if node is not None else []
 
     def manifest(self, manifest_id: Digest) -> Manifest | None:
-        """A manifest that hashes to this id, from whoever has it; None if nobody gives one."""
-        raise NotImplementedError
+        """A manifest by its id, from whichever machine has it."""
+        node = self.open()
+        return node.ask_manifest(manifest_id, self._wait_s) if node is not None else None
 
     def tell(self, text: str) -> None:
         """Says something that a person should know."""
         self._listener(Notice(text))
 
+    def swarm(self, manifest: Manifest) -> Swarm | None:
+        """The other machines, for the sessions of one manifest."""
+        node = self.open()
+        return node.join(manifest) if node is not None else None
+
+    # --- the end -------------------------------------------------------------------------------------------
+
     def linger(self, tell: Callable[[int], None] = lambda count: None) -> None:
-        """Stays until no machine that we know of is incomplete, for `how.linger_s` at most. `tell`: for how many."""
-        raise NotImplementedError
+        """Stays until no machine that we know of is incomplete, for `linger_s` at most. `tell`: for how many."""
+        if self._node is not None and self.linger_s > 0:
+            self._node.linger(self.linger_s, tell)
 
     def close(self) -> None:
         """Stops sharing. Bounded in time."""
+        if self._node is not None:
+            self._node.close()
 
     def __enter__(self) -> Self:
         return self
@@ -101,5 +189,29 @@ def sharing_or_new(
 
 
 def named(peers: Iterable[str]) -> tuple[str, ...]:
-    """Peers as a caller wrote them: one string is one peer."""
+    """Peers, or origins, as a caller wrote them: one string is one."""
     return (peers,) if isinstance(peers, str) else tuple(peers)
+
+
+def node_settings(config: Config, how: Sociable) -> NodeSettings:
+    """What a node is to do, by the settings and by what was asked for.
+
+    Raises:
+        UsageError: a peer is none, or the secret's file holds none.
+        TrustError: others can read the secret's file.
+    """
+    from diachunk.node.settings import NodeSettings
+    from diachunk.sources.secret import Secret
+
+    secret = None if config.token_file is None else Secret.load(config.token_file)
+    return NodeSettings(
+        share=how.share,
+        discover=how.discover,
+        ports=range(config.port, min(config.port + _PORTS, 65536)),
+        peers=tuple(dict.fromkeys((*project.peers("--peer", list(how.peers)), *config.peers))),
+        allow=config.allow,
+        secret=secret,
+        token_file=config.token_file,
+        max_up_bps=how.max_up_bps or config.max_up_bps,
+        limits=config.limits,
+    )

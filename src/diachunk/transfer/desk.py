@@ -59,7 +59,7 @@ class Desk:
         self.limits = limits
         self.clock = clock
         self.meter = Meter()
-        self.schedule = Schedule(work, limits, clock, rng, **({"key": key} if key else {}))
+        self.schedule = Schedule(work, limits, clock, rng, key=key)
         self.stopping = threading.Event()
         self.over = threading.Event()
         self.changed = threading.Condition()
