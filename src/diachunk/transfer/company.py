@@ -34,7 +34,6 @@ class Company:
         self.files = files
         self._desk = desk
         self._over = False
-        desk.schedule.expects_more = True
 
     # --- peers ---------------------------------------------------------------------------------------------
 

@@ -100,6 +100,7 @@ class Session:
         self._listener = listener
         self._swarm = swarm
         self._company: Company | None = None
+        self.desk.schedule.expects_more = swarm is not None
         self._lanes: list[Lane] = []
         self._beat_at = 0.0
         for offer in offers:
