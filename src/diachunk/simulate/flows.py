@@ -1,0 +1,137 @@
+"""Time and lines: events in order, and bytes as a fluid that shares what lines can carry."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+_SAME_RATE = 1e-6
+
+
+class Events:
+    """A virtual clock. What is due at one moment happens in the order in which it was asked for."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.count = 0
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+
+    def at(self, time: float, happen: Callable[[], None]) -> None:
+        self.count += 1
+        heapq.heappush(self._heap, (max(time, self.now), self.count, happen))
+
+    def after(self, seconds: float, happen: Callable[[], None]) -> None:
+        self.at(self.now + seconds, happen)
+
+    def run(self, until_s: float, over: Callable[[], bool]) -> None:
+        """Until `over`, or nothing is left to happen, or that time."""
+        while self._heap and not over():
+            time, _, happen = heapq.heappop(self._heap)
+            if time > until_s:
+                return
+            self.now = time
+            happen()
+
+
+@dataclass(slots=True, eq=False)
+class Line:
+    """A machine's line; rates in bytes a second. `sent_bytes` counts what went out by flows that are over."""
+
+    up_bps: float
+    down_bps: float
+    sent_bytes: float = 0.0
+    out: dict[Flow, None] = field(default_factory=dict)
+    into: dict[Flow, None] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Flow:
+    """One body on its way."""
+
+    sender: Line
+    receiver: Line
+    size: float
+    done: Callable[[], None]
+    moved: float = 0.0
+    rate_bps: float = 0.0
+    since: float = 0.0
+    version: int = 0
+
+    def at(self, now: float) -> float:
+        """Bytes moved by then."""
+        return min(self.size, self.moved + self.rate_bps * (now - self.since))
+
+
+class Network:
+    """Shares lines among flows.
+
+    A sender fills its flows evenly, each up to an even share of its receiver's line; what one cannot use the
+    others get. That is a little less than max-min fairness gives (a receiver's unused shares are lost), costs
+    only the flows that touch the two ends of the one that changed, and never promises more than lines carry.
+
+    Args:
+        flow_bps: what one connection reaches at most, as over a long way.
+    """
+
+    def __init__(self, events: Events, flow_bps: float = float("inf")) -> None:
+        self._events = events
+        self._flow_bps = flow_bps
+
+    def start(self, flow: Flow) -> None:
+        flow.since = self._events.now
+        flow.sender.out[flow] = None
+        flow.receiver.into[flow] = None
+        self._share(flow)
+
+    def stop(self, flow: Flow) -> None:
+        """Ends a flow where it is."""
+        if flow not in flow.sender.out:
+            return
+        flow.moved = flow.at(self._events.now)
+        flow.version += 1
+        del flow.sender.out[flow]
+        del flow.receiver.into[flow]
+        flow.sender.sent_bytes += flow.moved
+        self._share(flow)
+
+    def _share(self, changed: Flow) -> None:
+        senders = {changed.sender: None}
+        for flow in changed.receiver.into:
+            senders[flow.sender] = None
+        for sender in senders:
+            self._fill(sender)
+
+    def _fill(self, sender: Line) -> None:
+        left_bps, left = sender.up_bps, len(sender.out)
+        capped = [
+            (min(self._flow_bps, flow.receiver.down_bps / len(flow.receiver.into)), number, flow)
+            for number, flow in enumerate(sender.out)
+        ]
+        capped.sort()
+        for cap_bps, _, flow in capped:
+            rate_bps = min(cap_bps, left_bps / left)
+            left_bps -= rate_bps
+            left -= 1
+            if abs(rate_bps - flow.rate_bps) > _SAME_RATE * rate_bps:
+                self._set(flow, rate_bps)
+
+    def _set(self, flow: Flow, rate_bps: float) -> None:
+        now = self._events.now
+        flow.moved, flow.since, flow.rate_bps = flow.at(now), now, rate_bps
+        flow.version += 1
+        version = flow.version
+
+        def arrived() -> None:
+            if flow.version == version:
+                flow.moved, flow.since = flow.size, self._events.now
+                self.stop(flow)
+                flow.done()
+
+        if rate_bps > 0:
+            self._events.at(now + (flow.size - flow.moved) / rate_bps, arrived)
+
+
+def stop_all(network: Network, flows: Iterable[Flow]) -> None:
+    for flow in list(flows):
+        network.stop(flow)
