@@ -1,0 +1,193 @@
+"""Verified bytes of files to a socket by sendfile, without blocking the loop, without waiting for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from aiohttp import web
+
+from diachunk.node.disk import identity_of
+from diachunk.node.shelf import Piece
+from diachunk.node.turns import SLOW_BPS
+from diachunk.node.uploads import PIECE_BYTES, Upload, Uploads
+
+_LOOK_S = 1.0
+_SMALL_BYTES = 256 * 1024
+_TCP_INFO_BYTES = 192
+_BYTES_ACKED = struct.Struct("=Q"), 120
+"""Where tcpi_bytes_acked lies in struct tcp_info (linux/tcp.h, since Linux 4.1)."""
+_scratch = threading.local()
+
+
+class Changed(Exception):
+    """The file is not the one that was verified, or is gone."""
+
+
+class Cut(Exception):
+    """The reader stood still for too long, or the file became shorter: the connection is of no use any more."""
+
+
+@contextmanager
+def opened(piece: Piece) -> Iterator[BinaryIO]:
+    """The file that was verified.
+
+    Raises:
+        Changed: there is none under its names.
+    """
+    for path in piece.paths:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            continue
+        with open(fd, "rb", buffering=0) as file:
+            if identity_of(os.fstat(fd))[: len(piece.identity)] == piece.identity and piece.identity:
+                yield file
+                return
+    raise Changed(piece.paths)
+
+
+class Sender:
+    """Sends the body of one response, piece by piece."""
+
+    def __init__(self, request: web.Request, response: web.StreamResponse, stall_s: float) -> None:
+        self._transport = request.transport
+        self._response = response
+        self._stall_s = stall_s
+        self._loop = asyncio.get_running_loop()
+        self._sendfile = hasattr(os, "sendfile")
+
+    async def send(self, pieces: Sequence[Piece], first: BinaryIO, upload: Upload, uploads: Uploads) -> None:
+        """Sends them all; `first` is the open file of the first.
+
+        Raises:
+            Changed, Cut: the response is incomplete, its connection must be closed.
+            ConnectionError: the reader went away.
+        """
+        for number, piece in enumerate(pieces):
+            if number == 0:
+                await self._send_piece(piece, first, upload, uploads)
+            else:
+                with opened(piece) as file:
+                    await self._send_piece(piece, file, upload, uploads)
+
+    async def _send_piece(self, piece: Piece, file: BinaryIO, upload: Upload, uploads: Uploads) -> None:
+        offset, end = piece.offset, piece.offset + piece.size
+        while offset < end:
+            size = min(uploads.piece_bytes if _has_progress else _SMALL_BYTES, end - offset)
+            await upload.ready(size)
+            await self.send_part(file, offset, size, upload)
+            offset += size
+
+    async def send_part(self, file: BinaryIO, offset: int, size: int, upload: Upload | None) -> None:
+        """At most PIECE_BYTES, for which there is a slot."""
+        if not _in_memory(file.fileno(), offset, size):
+            await self._loop.run_in_executor(None, _read_ahead, file.fileno(), offset, size)
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError(errno.ECONNRESET, "the reader is gone")
+        if not self._sendfile:
+            await self._copy(file, offset, size, upload)
+            return
+        task = asyncio.ensure_future(self._loop.sendfile(transport, file, offset, size, fallback=False))
+        try:
+            sent = await self._watched(task, transport, upload)
+        except (asyncio.SendfileNotAvailableError, RuntimeError):
+            self._sendfile = False  # TLS, or a file system without: a broken connection shows in the copy
+            await self._copy(file, offset, size, upload)
+            return
+        if sent != size:
+            raise Cut("the file became shorter")
+        if upload is not None:
+            upload.sent(size)
+
+    async def _copy(self, file: BinaryIO, offset: int, size: int, upload: Upload | None) -> None:
+        data = await self._loop.run_in_executor(None, os.pread, file.fileno(), size, offset)
+        if len(data) != size:
+            raise Cut("the file became shorter")
+        task = asyncio.ensure_future(self._write(data))
+        await self._watched(task, self._transport, upload)
+        if upload is not None:
+            upload.sent(size)
+
+    async def _write(self, data: bytes) -> int:
+        await self._response.write(data)
+        return len(data)
+
+    async def _watched(
+        self, task: asyncio.Task[int], transport: asyncio.BaseTransport | None, upload: Upload | None
+    ) -> int:
+        """Waits for a part to be gone, and watches whether the reader reads meanwhile."""
+        try:
+            done, _ = await asyncio.wait({task}, timeout=_LOOK_S)
+            if not done:
+                await self._look_after(task, transport, upload)
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                # Its callbacks let go of the socket before anybody closes it.
+                await asyncio.wait({task})
+
+    async def _look_after(
+        self, task: asyncio.Task[int], transport: asyncio.BaseTransport | None, upload: Upload | None
+    ) -> None:
+        stood_s, before = _LOOK_S, _acked(transport)
+        # In the first second it may have been slow or still: nobody looked.
+        moved = 0
+        while True:
+            if upload is not None and moved < SLOW_BPS * _LOOK_S:
+                upload.stands()
+            if stood_s >= self._stall_s:
+                raise Cut(f"took nothing for {self._stall_s:.0f} s")
+            done, _ = await asyncio.wait({task}, timeout=_LOOK_S)
+            if done:
+                return
+            now = _acked(transport)
+            moved, before = now - before, now
+            stood_s = 0.0 if moved > 0 else stood_s + _LOOK_S
+
+
+def _acked(transport: asyncio.BaseTransport | None) -> int:
+    """Bytes that the other end has acknowledged on this connection; 0 where nobody can tell."""
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if sock is None or not _has_progress:
+        return 0
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        return int(_BYTES_ACKED[0].unpack_from(info, _BYTES_ACKED[1])[0])
+    except (OSError, struct.error):
+        return 0
+
+
+_has_progress = hasattr(socket, "TCP_INFO") and os.uname().sysname == "Linux"
+
+
+def _in_memory(fd: int, offset: int, size: int) -> bool:
+    """Whether the first and last byte can be had without waiting for the disk: preadv2(2), RWF_NOWAIT."""
+    flag = getattr(os, "RWF_NOWAIT", None)
+    if flag is None:
+        return False
+    byte = [bytearray(1)]
+    try:
+        return all(os.preadv(fd, byte, at, flag) == 1 for at in (offset, offset + size - 1))
+    except OSError:
+        return False
+
+
+def _read_ahead(fd: int, offset: int, size: int) -> None:
+    """Brings it into the page cache. A reused buffer: what is read is thrown away."""
+    buffer = getattr(_scratch, "buffer", None)
+    if buffer is None:
+        buffer = _scratch.buffer = memoryview(bytearray(PIECE_BYTES))
+    try:
+        os.preadv(fd, [buffer[: min(size, PIECE_BYTES)]], offset)
+    except OSError:
+        return  # sendfile meets the same error, and says so

@@ -1,0 +1,394 @@
+"""What is here and verified: the one answer to "have you got". Follows the store as other processes change it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from diachunk.bitmap import Bitmap
+from diachunk.digest import Digest
+from diachunk.limits import DEFAULT, Limits
+from diachunk.node.bell import Bell
+from diachunk.node.disk import Disk, Found, identity_of
+from diachunk.node.feed import Feed, Have
+from diachunk.node.growing import Growing
+from diachunk.node.holdings import Entry, FileHere, Identity, Key, Table
+from diachunk.store.catalog import Ref
+from diachunk.store.partial import Partial
+from diachunk.store.store import Store
+from diachunk.transfer.company import Company
+
+T = TypeVar("T")
+POLL_S = 1.0
+_FULL_LOOK_EVERY = 30
+"""Polls between two looks at every file: what is changed in place shows in no directory's mtime."""
+_AT_ONCE = 2048
+_LOG = logging.getLogger("diachunk.node")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Verified bytes [offset, offset + size) of a file, if that is still the same one when it is opened."""
+
+    file: FileHere
+    paths: tuple[Path, ...]
+    identity: Identity
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Lent:
+    """A live partial, as it was when it was lent."""
+
+    key: Key
+    paths: tuple[Path, ...]
+    identity: Identity
+    present: Bitmap
+
+
+class Shelf:
+    """Used on the loop's thread, but for `lend` and `unlend`, which may be called from any.
+
+    Attributes:
+        changed: rung when checkpoints come or go.
+        verified_bytes: hashed here because somebody else wrote it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        lower_stores: Sequence[Store] = (),
+        *,
+        secret: bool,
+        verify_claimed: bool = True,
+        limits: Limits = DEFAULT,
+    ) -> None:
+        """Args:
+        secret: whether all who ask know the lab's secret: private checkpoints are shown to nobody else.
+        verify_claimed: hash what other processes wrote, and offer it.
+        """
+        self.store = store
+        self.changed = Bell()
+        self._limits = limits
+        self._verify_claimed = verify_claimed
+        self._disk = Disk(store, lower_stores, secret=secret)
+        self._growing = Growing(self._tell)
+        self._table = Table({})
+        self._feeds: dict[Digest, Feed] = {}
+        self._refs: list[Ref] = []
+        self._unproven: dict[Key, Found] = {}
+        self._lent: dict[Company, tuple[_Lent, ...]] = {}
+        self._inbox: deque[tuple[Key, Identity, int]] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._look_now = Bell()
+        self._busy_hashing = False
+        self._suspects: set[Key] = set()
+        self._threads = ThreadPoolExecutor(1, "diachunk-shelf")
+        self._hashing = ThreadPoolExecutor(1, "diachunk-hash")
+
+    @property
+    def verified_bytes(self) -> int:
+        return self._growing.verified_bytes
+
+    async def start(self) -> None:
+        """Looks once, and then keeps looking until `close`."""
+        self._loop = asyncio.get_running_loop()
+        await self._look(0)
+        self._task = self._loop.create_task(self._follow(), name="diachunk-shelf")
+
+    async def close(self) -> None:
+        self._growing.stop()
+        if self._task:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        for feed in self._feeds.values():
+            feed.close()
+        for pool in (self._threads, self._hashing):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    # --- questions -----------------------------------------------------------------------------------------
+
+    def manifests(self) -> list[Entry]:
+        """Checkpoints here, those used last first."""
+        return sorted(self._table.entries.values(), key=lambda entry: -entry.used_at)
+
+    def manifest_text(self, manifest_id: Digest) -> Path | None:
+        """The file with its text."""
+        entry = self._table.entries.get(manifest_id)
+        return entry.text_path if entry else None
+
+    def refs(self, name: str, revision: str | None = None) -> list[Ref]:
+        """What a name stands for here."""
+        return [ref for ref in self._refs if ref.name == name and revision in (None, ref.revision)]
+
+    def feed(self, manifest_id: Digest) -> Feed | None:
+        return self._feeds.get(manifest_id)
+
+    def have(self, manifest_id: Digest, epoch: str = "", version: int = 0) -> Have | None:
+        """What is here of a checkpoint; None if it is not known here."""
+        feed = self._feeds.get(manifest_id)
+        return feed.have(epoch, version) if feed else None
+
+    def have_digests(self, digests: Sequence[Digest]) -> Bitmap:
+        """Which of these chunks are here, in that order."""
+        here = (number for number, digest in enumerate(digests) if self._table.find(digest))
+        return Bitmap(len(digests), here)
+
+    def chunk(self, digest: Digest) -> Piece | None:
+        """Where a chunk lies here."""
+        found = self._table.find(digest)
+        return None if found is None else _piece(*found)
+
+    def blob_size(self, digest: Digest) -> int | None:
+        """The size of a file that a checkpoint here has; None for any other."""
+        files = self._table.by_blob.get(digest)
+        return files[0].size if files else None
+
+    def blob(self, digest: Digest, start: int, end: int) -> list[Piece] | None:
+        """Where these bytes of a file lie, in order: in that file, or chunk by chunk wherever those are. None if
+        not all of them are here.
+        """
+        for file in self._table.by_blob.get(digest, ()):
+            pieces = self._pieces(file, start, end)
+            if pieces is not None:
+                return pieces
+        return None
+
+    def _pieces(self, file: FileHere, start: int, end: int) -> list[Piece] | None:
+        if file.whole:
+            return [Piece(file, file.paths, file.identity, start, end - start)]
+        pieces: list[Piece] = []
+        for index in file.chunks_in(start, end):
+            offset = file.chunks.offsets[index]
+            found = (file, index) if file.has(index) else self._table.find(file.chunks.digest(index))
+            if found is None:
+                return None
+            first = max(start - offset, 0)
+            size = min(end - offset, file.chunks.sizes[index]) - first
+            piece = _piece(*found)
+            piece = Piece(piece.file, piece.paths, piece.identity, piece.offset + first, size)
+            if pieces and _follows(pieces[-1], piece):
+                last = pieces.pop()
+                piece = Piece(last.file, last.paths, last.identity, last.offset, last.size + size)
+            pieces.append(piece)
+        return pieces
+
+    def suspect(self, piece: Piece) -> None:
+        """The file was another when it was opened: looks at it now."""
+        self._suspects.add(piece.file.key)
+        self._look_now.ring()
+
+    # --- partials that this process fills ------------------------------------------------------------------
+
+    def lend(self, company: Company, manifest_id: Digest) -> None:
+        """A session's partials are offered as they grow, until `unlend`. From any thread."""
+        lent = []
+        for facts, file in zip(company.work.blobs, company.files, strict=True):
+            key = (facts.digest, facts.chunks.id)
+            file.follow(self._teller(key, file))
+            with suppress(OSError):
+                identity = identity_of(os.fstat(file.fd))[:2]
+                paths = (file.path, self.store.layout.blob(facts.digest))
+                lent.append(_Lent(key, paths, identity, file.present()))
+        self._call(lambda: self._begin(company, tuple(lent)))
+
+    def unlend(self, company: Company) -> None:
+        """The session is over. What it completed stays. From any thread."""
+        for file in company.files:
+            file.follow(None)
+        self._call(lambda: self._end(company))
+
+    def _teller(self, key: Key, file: Partial) -> Callable[[int], None]:
+        identity = identity_of(os.fstat(file.fd))[:2]
+        return lambda index: self._tell(key, identity, index)
+
+    def _call(self, what: Callable[[], None]) -> None:
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed: nobody asks any more
+                self._loop.call_soon_threadsafe(what)
+
+    def _begin(self, company: Company, lent: tuple[_Lent, ...]) -> None:
+        self._lent[company] = lent
+        if any(each.key not in self._table.files for each in lent):
+            self._look_now.ring()
+        self._take_lent(lent)
+
+    def _take_lent(self, lent: Iterable[_Lent]) -> None:
+        for each in lent:
+            file = self._table.files.get(each.key)
+            if file is None or file.whole or file.lent:
+                continue
+            self._unproven.pop(each.key, None)
+            if file.identity != each.identity:
+                self._lose(file)
+            file.paths, file.identity, file.lent = each.paths, each.identity, True
+            for index in each.present:
+                self._gain(file, index)
+
+    def _end(self, company: Company) -> None:
+        for each in self._lent.pop(company, ()):
+            self._suspects.add(each.key)
+            file = self._table.files.get(each.key)
+            if file is not None:
+                file.lent = False
+        self._look_now.ring()
+
+    # --- what other threads found --------------------------------------------------------------------------
+
+    def _tell(self, key: Key, identity: Identity, index: int) -> None:
+        """A chunk is right. From the thread that wrote or hashed it."""
+        self._inbox.append((key, identity, index))
+        if len(self._inbox) == 1 or not len(self._inbox) % _AT_ONCE:
+            self._call(self._drain)
+
+    def _drain(self) -> None:
+        while self._inbox:
+            key, identity, index = self._inbox.popleft()
+            file = self._table.files.get(key)
+            if file is not None and file.identity[:2] == identity[:2]:
+                self._gain(file, index)
+
+    def _gain(self, file: FileHere, index: int) -> None:
+        if file.has(index):
+            return
+        file.present.add(index)
+        for entry, item in self._table.items(file, index):
+            if entry.add(item):
+                self._feeds[entry.id].gain(item)
+
+    def _lose(self, file: FileHere) -> None:
+        if not file.whole and not len(file.present):
+            return
+        file.whole, file.present = False, Bitmap(len(file.chunks))
+        for entry, _ in {id(each): (each, base) for each, base in self._sharers(file)}.values():
+            self._table.recount(entry)
+            self._feeds[entry.id].lose()
+
+    def _sharers(self, file: FileHere) -> Iterable[tuple[Entry, int]]:
+        yield from file.places
+        for index in self._table.shared(file):
+            yield from self._table.items(file, index)
+
+    # --- following the store -------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        number = 1
+        while True:
+            await self._look_now.wait(POLL_S)
+            try:
+                await self._look(number)
+            except asyncio.CancelledError:
+                raise
+            except Exception:  # noqa: BLE001 - a look that fails is made again
+                _LOG.exception("looking at the store failed")
+            number += 1
+
+    async def _look(self, number: int) -> None:
+        if await self._in_thread(self._disk.catalog_changed):
+            await self._read_catalog()
+        suspects, self._suspects = self._suspects, set()
+        shelves = await self._in_thread(self._disk.changed_shelves)
+        every = shelves is None or not number % _FULL_LOOK_EVERY
+        files = [
+            file
+            for key, file in self._table.files.items()
+            if every or key in suspects or (shelves and key[0][0] in shelves)
+        ]
+        await self._look_at(files)
+        if self._verify_claimed:
+            self._hash_unproven()
+
+    async def _read_catalog(self) -> None:
+        before = self._table
+        entries = await self._in_thread(lambda: self._disk.manifests(before.entries))
+        if entries.keys() != before.entries.keys():
+            table = await self._in_thread(lambda: Table(entries, before))
+            self._drain()
+            table.adopt_places()
+            self._table = table
+            for gone in before.entries.keys() - entries.keys():
+                self._feeds.pop(gone).close()
+            for key in self._unproven.keys() - table.files.keys():
+                self._unproven.pop(key)
+            for new in entries.keys() - before.entries.keys():
+                table.recount(entries[new])
+                self._feeds[new] = Feed(entries[new], self._limits)
+                await asyncio.sleep(0)
+            for lent in self._lent.values():
+                self._take_lent(lent)
+            await self._look_at([file for key, file in table.files.items() if key not in before.files])
+        self._refs = await self._in_thread(lambda: self._disk.refs(entries))
+        self.changed.ring()
+
+    async def _look_at(self, files: Sequence[FileHere]) -> None:
+        for start in range(0, len(files), _AT_ONCE):
+            some = files[start : start + _AT_ONCE]
+            for found in await self._in_thread(partial(self._disk.look_all, some)):
+                self._apply(found)
+                await asyncio.sleep(0)
+
+    def _apply(self, found: Found) -> None:
+        file = self._table.files.get(found.key)
+        if file is None or (file.lent and not found.proven):
+            return
+        if found.proven:
+            self._unproven.pop(found.key, None)
+            if file.whole and file.identity != found.identity and file.identity:
+                self._lose(file)
+            file.paths, file.identity = found.paths, found.identity
+            if not file.whole:
+                self._gain_all(file)
+            return
+        if file.whole or file.identity[:2] != found.identity[:2]:
+            self._lose(file)
+        file.paths, file.identity = found.paths, found.identity
+        if found.paths:
+            self._unproven[found.key] = found
+        else:
+            self._unproven.pop(found.key, None)
+
+    def _gain_all(self, file: FileHere) -> None:
+        for index in range(len(file.chunks)):
+            self._gain(file, index)
+        file.whole, file.present = True, Bitmap(len(file.chunks))
+
+    def _hash_unproven(self) -> None:
+        if self._busy_hashing:
+            return
+        work = [(self._table.files[key], found) for key, found in self._unproven.items()]
+        work = [(file, found) for file, found in work if not file.lent]
+        if work:
+            self._busy_hashing = True
+            future = asyncio.get_running_loop().run_in_executor(self._hashing, self._hash_all, work)
+            future.add_done_callback(self._hashed)
+
+    def _hash_all(self, work: Sequence[tuple[FileHere, Found]]) -> None:
+        for file, found in work:
+            self._growing.look(file, found)
+
+    def _hashed(self, future: asyncio.Future[None]) -> None:
+        self._busy_hashing = False
+        if not future.cancelled() and (error := future.exception()) is not None:
+            _LOG.error("hashing what others wrote failed: %s", error)
+
+    async def _in_thread(self, what: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, what)
+
+
+def _piece(file: FileHere, index: int) -> Piece:
+    return Piece(file, file.paths, file.identity, file.chunks.offsets[index], file.chunks.sizes[index])
+
+
+def _follows(before: Piece, after: Piece) -> bool:
+    return before.file is after.file and before.offset + before.size == after.offset
