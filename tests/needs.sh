@@ -7,6 +7,7 @@ have b3sum   || missing="$missing b3sum"
 have curl    || missing="$missing curl"
 have aria2c  || missing="$missing aria2"
 have openssl || missing="$missing openssl"
+have ssh-keygen || useful="$useful openssh-client"
 # Small file systems on loop devices, other users, shaped lines in network namespaces: only root can make those, and
 # the tests that want them are skipped, with the reason, where they cannot be had.
 if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ]; then

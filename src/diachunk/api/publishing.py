@@ -6,11 +6,12 @@ import contextlib
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diachunk.api.context import Context
 from diachunk.api.publishing_recipes import Published, is_recipe, publish_recipe, write_out
+from diachunk.api.publishing_signed import publish_signed
 from diachunk.chunking.hashing import HashedFile, hash_files
 from diachunk.errors import StoreError, UsageError, from_os_error, os_errors
 from diachunk.manifest import ChunkList, Component, FileEntry, Manifest, build
@@ -45,6 +46,8 @@ def publish(
     store: bool = True,
     force: bool = False,
     upstream: Mapping[str, Mapping[str, str]] | None = None,
+    private: bool = False,
+    sign: str | os.PathLike[str] | None = None,
     progress: Listener = silent,
     home: str | os.PathLike[str] | None = None,
 ) -> Published:
@@ -52,7 +55,8 @@ def publish(
 
     Args:
         sources: files, directories, or `component=PATH`; or one recipe (`./dia.toml`) or `hub:ORG/REPO[@REV]`, whose
-            files are then fetched into the store and published while they arrive.
+            files are then fetched into the store and published while they arrive. With `sign`, also a name or id of
+            what is in the store: then nothing is read, and no name is needed.
         name, revision: what it is called; a recipe says that itself.
         origins: http(s) URL prefixes to write into the manifest as hints.
         out: also write the manifest to this file.
@@ -61,58 +65,100 @@ def publish(
         force: move NAME@REV if it already stands for another manifest.
         progress: first told the bytes there are to hash (Status), then what was hashed.
         upstream: for each component, where its files came from (kind, repository, commit); inside the id.
+        private: machines that share it do so only under the lab's secret.
+        sign: a key of SSH: a private key's file, or a public key's whose other half an agent or a security key has.
 
     Raises:
         UsageError: no such file, no such name grammar, two files for one path, no name.
         TransferIncomplete: a recipe's files could not be had.
         IntegrityError: a file changed while it was read.
         ManifestError: the names cannot stand in a manifest.
-        TrustError: NAME@REV stands for another manifest and `force` is off.
+        TrustError: NAME@REV stands for another manifest and `force` is off; or it was published and not signed.
         StoreError: the disk refused.
     """
     texts = [os.fspath(each) for each in sources]
-    if is_recipe(texts):
-        if copy or not store or upstream:
-            raise UsageError(
-                "a recipe's files go into the store: there is nothing to copy, and no way around it"
-            )
-        return publish_recipe(
-            texts[0],
-            Context.make(home),
-            name=name,
-            revision=revision,
-            origins=origins,
-            out=out,
-            force=force,
-            progress=progress,
-        )
-    if name is None:
+    order = _Order(
+        name, revision, tuple(origins), out, copy, store, force, upstream or {}, private, progress, home
+    )
+    if sign is None:
+        return _publish(texts, order)
+    return publish_signed(
+        texts,
+        sign,
+        lambda: _publish(texts, replace(order, out=None)),
+        name=name,
+        out=out,
+        context=Context.make(home) if store else None,
+        private=private,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What is to be published, and how: arguments of `publish`."""
+
+    name: str | None
+    revision: str | None
+    origins: tuple[str, ...]
+    out: str | os.PathLike[str] | None
+    copy: bool
+    store: bool
+    force: bool
+    upstream: Mapping[str, Mapping[str, str]]
+    private: bool
+    progress: Listener
+    home: str | os.PathLike[str] | None
+
+
+def _publish(texts: Sequence[str], order: _Order) -> Published:
+    if order.private and not order.store:
+        raise UsageError("private is what a store shares: with --no-store there is none")
+    if not is_recipe(texts):
+        return _publish_files(texts, order)
+    if order.copy or not order.store or order.upstream:
+        raise UsageError("a recipe's files go into the store: there is nothing to copy, and no way around it")
+    return publish_recipe(
+        texts[0],
+        Context.make(order.home),
+        name=order.name,
+        revision=order.revision,
+        origins=order.origins,
+        out=order.out,
+        force=order.force,
+        private=order.private,
+        progress=order.progress,
+    )
+
+
+def _publish_files(texts: Sequence[str], order: _Order) -> Published:
+    if order.name is None:
         raise UsageError(
             "what is it called?", hint=f"diachunk publish {' '.join(texts)[:80]} --name org/checkpoint"
         )
-    name, revision = parse_ref(f"{name}@{revision or DEFAULT_REVISION}")
+    name, revision = parse_ref(f"{order.name}@{order.revision or DEFAULT_REVISION}")
     found, left_out = _collect(texts)
     # `--no-store` must work where there is no store and no place for one.
-    context = Context.make(home) if store else None
+    context = Context.make(order.home) if order.store else None
     paths = list(dict.fromkeys(each.file for each in found))
-    progress(Status(_total_bytes(paths), 0.0, None, "", ()))
+    order.progress(Status(_total_bytes(paths), 0.0, None, "", ()))
     inside: dict[Path, Path] = {}
     try:
-        if copy and context is not None:
+        if order.copy and context is not None:
             for path in paths:
                 inside[path] = ingest(context.store, path)
         component_of = {inside.get(each.file, each.file): each.component for each in found}
-        read = hash_files([inside.get(path, path) for path in paths], read=_teller(progress, component_of))
+        tell = _teller(order.progress, component_of)
+        read = hash_files([inside.get(path, path) for path in paths], read=tell)
         hashed = dict(zip(paths, read, strict=True))
-        components = _components(found, hashed, upstream or {})
-        manifest = build(name, revision, components, chunking=_rule(read), origins=tuple(origins))
+        components = _components(found, hashed, order.upstream)
+        manifest = build(name, revision, components, chunking=_rule(read), origins=order.origins)
         if context is not None:
-            _keep(context.store, manifest, hashed, copied=copy, force=force)
+            _keep(context.store, manifest, hashed, order)
     finally:
         for temporary in inside.values():
             with contextlib.suppress(OSError):  # left behind, `gc` removes it
                 temporary.unlink()
-    return Published(manifest, write_out(manifest, out), left_out)
+    return Published(manifest, write_out(manifest, order.out), left_out)
 
 
 def _total_bytes(paths: Iterable[Path]) -> int:
@@ -209,15 +255,15 @@ def _rule(hashed: Iterable[HashedFile]) -> str:
     return min(rules) if rules else RULE
 
 
-def _keep(
-    store: Store, manifest: Manifest, hashed: Mapping[Path, HashedFile], *, copied: bool, force: bool
-) -> None:
-    store.catalog.check_ref(manifest.name, manifest.revision, manifest.id, force=force)
+def _keep(store: Store, manifest: Manifest, hashed: Mapping[Path, HashedFile], order: _Order) -> None:
+    store.catalog.check_ref(manifest.name, manifest.revision, manifest.id, force=order.force)
+    if order.private:
+        store.catalog.mark_private(manifest.id)  # before anybody could ask for it
     store.catalog.add(manifest)
     for original, one in hashed.items():
         chunk_list = ChunkList(one.digests, one.sizes).id
         stamp = Stamp.of(one.status).adding(chunk_list=chunk_list, blake3=one.blake3.hex(), sha256=one.sha256)
-        if copied:
+        if order.copy:
             store.blobs.take_in(one.blake3, one.path, stamp)
         elif not original.is_relative_to(store.root):
             store.blobs.adopted.put(one.blake3, AdoptedFile(original, stamp))
@@ -226,5 +272,5 @@ def _keep(
             raise StoreError(f"{file.path} changed right after it was published", hint="publish it again")
     store.snapshots.build(manifest)
     # The name moves last: until then it stands for what it stood for, whatever fails.
-    store.catalog.set_ref(manifest.name, manifest.revision, manifest.id, force=force)
+    store.catalog.set_ref(manifest.name, manifest.revision, manifest.id, force=order.force)
     store.snapshots.name(manifest.name, manifest.revision, manifest.id)

@@ -14,17 +14,21 @@ from diachunk.api.targets import By, Upstream, look_up
 from diachunk.errors import UsageError
 from diachunk.manifest import Manifest, encode
 from diachunk.manifest.names import parse_ref
+from diachunk.manifest.signed import Signature
 from diachunk.store.files import Files
 from diachunk.transfer.progress import Listener, Status
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What publishing yielded. `file` is where the manifest was written, `left_out` what was skipped."""
+    """What publishing yielded. `file` is where the manifest was written, `left_out` what was skipped, `signature`
+    what was put on it just now.
+    """
 
     manifest: Manifest
     file: Path | None
     left_out: tuple[Path, ...]
+    signature: Signature | None = None
 
     @property
     def id(self) -> str:
@@ -63,6 +67,7 @@ def publish_recipe(
     origins: Sequence[str],
     out: str | os.PathLike[str] | None,
     force: bool,
+    private: bool,
     progress: Listener,
 ) -> Published:
     """See `publish`. Always asks upstream what it states now."""
@@ -80,6 +85,9 @@ def publish_recipe(
             sum(each.size for each in {file.key: file for file in stated.walk()}.values()), 0.0, None, "", ()
         )
     )
+    if private:
+        for file in stated.walk():
+            context.store.catalog.mark_private(file.key)  # which the manifest takes over, before it is known
     drawn, _ = draw(stated, context, listener=progress)
     manifest = replace(drawn, origins=tuple(origins)) if origins else drawn
     store = context.store

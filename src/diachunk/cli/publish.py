@@ -44,6 +44,13 @@ def publish(
         bool, typer.Option("--no-store", help="Only hash; without --out the manifest goes to stdout.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Move NAME@R from another checkpoint.")] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="Share it only with those who know the lab's secret.")
+    ] = False,
+    sign: Annotated[
+        Path | None,
+        typer.Option("--sign", metavar="KEY", help="Sign it with this key of SSH (~/.ssh/id_ed25519)."),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -52,6 +59,8 @@ def publish(
     SOURCE is a file, a directory, or component=PATH. Files stay where they are and are read from there.
     It may also be one recipe (./dia.toml) or hub:ORG/REPO[@REV]: those files are fetched into the store, and
     published while they arrive.
+
+    With --sign it may be the name or id of what is in the store already: then nothing is read but the manifest.
 
     Prints the manifest's id, and nothing else, on stdout.
     """
@@ -63,19 +72,39 @@ def publish(
     talk = Talk(as_json=as_json, quiet=quiet)
     if copy:
         talk.say("copying into the store first")
-    with stopping_means("nothing was published"), show_progress(talk, Tally(), files=False) as listener:
-        published = diachunk.publish(
+
+    def carry_out() -> Published:
+        with stopping_means("nothing was published"), show_progress(talk, Tally(), files=False) as listener:
+            return diachunk.publish(
+                sources,
+                name=name,
+                revision=revision,
+                origins=origin or (),
+                out=out if sign is None else None,
+                copy=copy,
+                store=not no_store,
+                force=force,
+                private=private,
+                progress=listener,
+            )
+
+    if sign is None:
+        published = carry_out()
+    else:
+        from diachunk.api.context import Context
+        from diachunk.api.publishing_signed import publish_signed
+
+        # The picture of the progress is gone by then: somebody may be asked for a passphrase.
+        published = publish_signed(
             sources,
+            sign,
+            carry_out,
             name=name,
-            revision=revision,
-            origins=origin or (),
             out=out,
-            copy=copy,
-            store=not no_store,
-            force=force,
-            progress=listener,
+            context=None if no_store else Context.make(),
+            private=private,
         )
-    _conclude(talk, published)
+    _conclude(talk, published, private=private)
     to_stdout = no_store and out is None
     if to_stdout and not as_json:
         raw(encode(published.manifest))
@@ -85,7 +114,7 @@ def publish(
     talk.emit("done", **_books(published), **document)
 
 
-def _conclude(talk: Talk, published: Published) -> None:
+def _conclude(talk: Talk, published: Published, *, private: bool) -> None:
     manifest = published.manifest
     files = sum(len(each.files) for each in manifest.components)
     talk.say(
@@ -103,6 +132,12 @@ def _conclude(talk: Talk, published: Published) -> None:
         )
     if published.file is not None:
         talk.say(f"manifest: {published.file}")
+    if published.signature is not None:
+        from diachunk.api.trust.signers import moment
+
+        talk.say(f"signed on {moment(published.signature.serial)}")
+    if private:
+        talk.say("private: machines share it only under the lab's secret (token_file), else not at all")
     talk.say(
         "nothing left this machine: put the files on any server, as <component>/<path>, and pass on the manifest"
     )
@@ -119,4 +154,5 @@ def _books(published: Published) -> dict[str, object]:
         "chunks": manifest.chunk_count,
         "file": None if published.file is None else str(published.file),
         "left_out": [str(each) for each in published.left_out],
+        "serial": None if published.signature is None else published.signature.serial,
     }

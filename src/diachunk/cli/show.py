@@ -13,6 +13,7 @@ from diachunk.cli.talk import Talk, raw
 from diachunk.errors import redact
 
 if TYPE_CHECKING:
+    from diachunk.api.trust.telling import Standing
     from diachunk.manifest import Manifest
     from diachunk.store.blobs import Presence
 
@@ -28,6 +29,8 @@ def show(
 ) -> None:
     """Show a checkpoint: its files, and what is here."""
     import diachunk
+    from diachunk.api.context import Context
+    from diachunk.api.trust.telling import standing
     from diachunk.manifest import encode
 
     talk = Talk(as_json=as_json)
@@ -35,7 +38,8 @@ def show(
     if manifest_itself:
         raw(encode(manifest))
         return
-    talk.result("\n".join([*_head(manifest, presence), *_components(manifest, presence)]))
+    trust = standing(manifest, Context.make())
+    talk.result("\n".join([*_head(manifest, presence, trust), *_components(manifest, presence)]))
     talk.emit(
         "done",
         name=manifest.name,
@@ -46,6 +50,10 @@ def show(
         total_bytes=manifest.total_bytes,
         present_bytes=_here(manifest, presence),
         origins=[redact(each) for each in manifest.origins],
+        signatures=trust.signatures,
+        signed_by=None if trust.signed is None else trust.signed.principal,
+        serial=None if trust.signed is None else trust.signed.serial,
+        private=trust.private,
         components=[
             {
                 "name": component.name,
@@ -79,7 +87,7 @@ def _here(manifest: Manifest, presence: _Presences) -> int:
     )
 
 
-def _head(manifest: Manifest, presence: _Presences) -> list[str]:
+def _head(manifest: Manifest, presence: _Presences, trust: Standing) -> list[str]:
     files = text.count(len(presence), "file")
     chunks = text.count(manifest.chunk_count, "chunk")
     here = _here(manifest, presence)
@@ -91,6 +99,8 @@ def _head(manifest: Manifest, presence: _Presences) -> list[str]:
         ),
         ("cut by", manifest.chunking),
         ("here", f"{text.size(here)} ({text.percent(here, manifest.total_bytes)})"),
+        *(("signed", words) for words in (trust.words,) if words),
+        *(("shared", "only under the lab's secret") for _ in range(trust.private)),
         *(("origin", redact(each)) for each in manifest.origins),
     ]
     return [text.ref(manifest.ref), *text.columns(rows)]
