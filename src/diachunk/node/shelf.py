@@ -23,7 +23,6 @@ from diachunk.node.feed import Feed, Have
 from diachunk.node.growing import Growing
 from diachunk.node.holdings import Entry, FileHere, Identity, Key, Table
 from diachunk.store.catalog import Ref
-from diachunk.store.partial import Partial
 from diachunk.store.store import Store
 from diachunk.transfer.company import Company
 
@@ -93,6 +92,7 @@ class Shelf:
         self._task: asyncio.Task[None] | None = None
         self._look_now = Bell()
         self._busy_hashing = False
+        self._drain_due = False
         self._suspects: set[Key] = set()
         self._threads = ThreadPoolExecutor(1, "diachunk-shelf")
         self._hashing = ThreadPoolExecutor(1, "diachunk-hash")
@@ -196,9 +196,9 @@ class Shelf:
         lent = []
         for facts, file in zip(company.work.blobs, company.files, strict=True):
             key = (facts.digest, facts.chunks.id)
-            file.follow(self._teller(key, file))
-            with suppress(OSError):
+            with suppress(OSError):  # it was closed already: the session is about to end
                 identity = identity_of(os.fstat(file.fd))[:2]
+                file.follow(partial(self._tell, key, identity))
                 paths = (file.path, self.store.layout.blob(facts.digest))
                 lent.append(_Lent(key, paths, identity, file.present()))
         self._call(lambda: self._begin(company, tuple(lent)))
@@ -208,10 +208,6 @@ class Shelf:
         for file in company.files:
             file.follow(None)
         self._call(lambda: self._end(company))
-
-    def _teller(self, key: Key, file: Partial) -> Callable[[int], None]:
-        identity = identity_of(os.fstat(file.fd))[:2]
-        return lambda index: self._tell(key, identity, index)
 
     def _call(self, what: Callable[[], None]) -> None:
         if self._loop is not None:
@@ -249,10 +245,12 @@ class Shelf:
     def _tell(self, key: Key, identity: Identity, index: int) -> None:
         """A chunk is right. From the thread that wrote or hashed it."""
         self._inbox.append((key, identity, index))
-        if len(self._inbox) == 1 or not len(self._inbox) % _AT_ONCE:
+        if not self._drain_due:
+            self._drain_due = True
             self._call(self._drain)
 
     def _drain(self) -> None:
+        self._drain_due = False  # first: what comes from here on asks again
         while self._inbox:
             key, identity, index = self._inbox.popleft()
             file = self._table.files.get(key)
