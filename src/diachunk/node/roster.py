@@ -106,8 +106,10 @@ class Roster:
         self.on_change()
         return True
 
-    def announced(self, host: str, port: int, node: str, store: str, wants: Iterable[Want]) -> None:
-        """A node says of itself that it is there (P9). `host` is its connection's address."""
+    def announced(self, host: str, port: int | None, node: str, store: str, wants: Iterable[Want]) -> None:
+        """A node says of itself that it is there (P9). `host` is its connection's address; no port: not to be asked."""
+        if port is None:
+            return
         address = Address(host, port)
         if store == self._own_store and store:
             self.is_own(address)

@@ -1,0 +1,247 @@
+"""One manifest's swarm: whom this node listens to, who takes part, and what each session is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+
+from diachunk.digest import Digest
+from diachunk.manifest import Manifest
+from diachunk.node.attendance import Attendance
+from diachunk.node.model import Address, Want
+from diachunk.node.neighbours import Around, Neighbour
+from diachunk.node.numbering import Numbering
+from diachunk.node.roster import How
+from diachunk.node.subscriptions import Subscription
+from diachunk.schedule.feeders import hash_of
+from diachunk.schedule.members import Member
+from diachunk.sources.context import SourceContext
+from diachunk.sources.peer import PeerSource
+from diachunk.transfer.company import Company
+from diachunk.transfer.progress import Listener, Notice, silent
+
+_THREAD_FROM_CHUNKS = 20_000
+"""From so many chunks on, numbering them takes a thread: it would hold up the loop."""
+_USELESS_S = 30.0
+_REQUESTS = 4
+_CROWD = 160
+"""So many answers a second from all nodes together are asked for."""
+
+
+class Joined:
+    """`transfer.company.Swarm`. `began` and `ended` may be called from any thread, all else on the loop."""
+
+    def __init__(self, manifest: Manifest, around: Around, listener: Listener = silent) -> None:
+        self.manifest_id = manifest.id
+        self._manifest = manifest
+        self._around = around
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._numbering: Numbering | None = None
+        self._subscriptions: dict[Address, Subscription] = {}
+        self._attending: dict[Company, Attendance] = {}
+        self._waiting: dict[Company, None] = {}
+        self._told: set[Address] = set()
+        self._stopping: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._ready = self._loop.create_task(self._prepare(), name="diachunk-numbering")
+
+    # --- the session's side --------------------------------------------------------------------------------
+
+    def began(self, company: Company) -> None:
+        if self._around.shelf is not None:
+            with contextlib.suppress(OSError):  # closed again by now: nothing to lend
+                self._around.shelf.lend(company, self.manifest_id)
+        self._post(lambda: self._begin(company))
+
+    def ended(self, company: Company) -> None:
+        if self._around.shelf is not None:
+            self._around.shelf.unlend(company)
+        self._post(lambda: self._end(company))
+
+    def _post(self, what: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: no company any more
+            self._loop.call_soon_threadsafe(what)
+
+    async def _prepare(self) -> None:
+        if self._manifest.chunk_count < _THREAD_FROM_CHUNKS:
+            self._numbering = Numbering(self._manifest)
+        else:
+            self._numbering = await asyncio.to_thread(Numbering, self._manifest)
+        waiting, self._waiting = self._waiting, {}
+        for company in waiting:
+            self._begin(company)
+        self.tick()
+
+    def _begin(self, company: Company) -> None:
+        if self._closed:
+            company.expects_more(False)
+        elif self._numbering is None:
+            self._waiting[company] = None
+        else:
+            attendance = Attendance(company, self._numbering.of(company.work), self._make_source)
+            self._attending[company] = attendance
+            for one in self._subscriptions.values():
+                attendance.news(one, None)
+                if one.has is None:
+                    one.poke()
+            self.tick()
+
+    def _end(self, company: Company) -> None:
+        self._waiting.pop(company, None)
+        if self._attending.pop(company, None) is not None and not self._attending:
+            self._around.wants.drop(self.manifest_id)
+
+    def _make_source(self, one: Subscription) -> PeerSource:
+        return PeerSource(
+            str(one.address),
+            SourceContext(self._around.limits),
+            authorize=self._around.talker.authorize(one.address),
+            by_chunks=one.by_chunks,
+            given=one.neighbour.given,
+        )
+
+    # --- what subscriptions tell ---------------------------------------------------------------------------
+
+    def news(self, one: Subscription, gained: Sequence[int] | None) -> None:
+        self._around.roster.heard(one.address)
+        for attendance in self._attending.values():
+            attendance.news(one, gained)
+
+    def silent(self, one: Subscription) -> None:
+        for attendance in self._attending.values():
+            attendance.silent(one.address)
+        if one.neighbour.lie and one.address not in self._told:
+            self._told.add(one.address)
+            self._listener(Notice(f"peer {one.address}: {one.neighbour.lie}"))
+        if one.failures:
+            self._around.lost(one.address, one.neighbour.trouble)
+
+    def wanted(self) -> Sequence[tuple[int, Digest]]:
+        return next((each.wanted(_REQUESTS) for each in self._attending.values()), ())
+
+    def _interval_s(self) -> float:
+        return max(self._around.limits.have_interval_s, len(self._subscriptions) / _CROWD)
+
+    # --- once a second, and when somebody comes --------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Brings everything up to date: whom to listen to, who takes part, what is wanted here."""
+        if self._closed or self._numbering is None:
+            return
+        self._choose(self._numbering.bits)
+        members = self._members()
+        listening = any(each.has is None and not each.ended for each in self._subscriptions.values())
+        expects = listening or bool(members) or self._around.is_looking()
+        for attendance in self._attending.values():
+            attendance.members(self._around.me, members)
+            attendance.expects_more(expects)
+            self._around.wants.put(
+                Want(self.manifest_id, attendance.components, attendance.company.feeds, attendance.taking())
+            )
+
+    def _choose(self, bits: int) -> None:
+        """Listens to as many as may be, those of most use first."""
+        around = self._around
+        order: list[tuple[int, int, Address]] = []
+        for address, neighbour in around.neighbours.items():
+            if neighbour.reached or address in self._subscriptions:
+                order.append((self._group(neighbour), hash_of(self.manifest_id, str(address)), address))
+        order.sort()
+        chosen = {address for _, _, address in order[: around.limits.neighbours_max]}
+        for address in [each for each in self._subscriptions if each not in chosen]:
+            self._drop(address)
+        for address in chosen:
+            neighbour = around.neighbours[address]
+            one = self._subscriptions.get(address)
+            if one is None and not neighbour.lie:
+                one = Subscription(
+                    neighbour, self.manifest_id, bits, around.talker, around.limits, self, self._interval_s
+                )
+                self._subscriptions[address] = one
+                one.start()
+            elif one is not None and one.has is None and neighbour.reached and one.failures:
+                one.poke()
+
+    def _group(self, neighbour: Neighbour) -> int:
+        """Of how much use it is to listen to it; 0 is most. Whom the user named always comes first."""
+        one = self._subscriptions.get(neighbour.address)
+        if one is not None and (one.ended or one.failures > 3):
+            return 9
+        if self._around.how(neighbour.address) is How.NAMED:
+            return 0
+        wants = self._wants_of(neighbour.address)
+        holding = next((each for each in neighbour.facts.manifests if each.id == self.manifest_id), None)
+        group = 4
+        if wants is not None:
+            group = 1 if wants.feeds else 2
+        elif (holding is not None and holding.complete) or (one is not None and one.complete):
+            group = 2
+        elif holding is not None or (one is not None and one.has is not None and any(one.has)):
+            group = 3
+        if one is None:
+            return group
+        # Who says it has something and gave nothing for long makes room for the others, if there are any.
+        listened_s = self._loop.time() - one.since_s
+        useless = one.has is not None and not neighbour.given.size_bytes and listened_s > _USELESS_S
+        return group + 3 if useless and wants is None else group
+
+    def _drop(self, address: Address) -> None:
+        one = self._subscriptions.pop(address)
+        task = one.stop()
+        if task is not None:
+            self._stopping.add(task)
+            task.add_done_callback(self._stopping.discard)
+        for attendance in self._attending.values():
+            attendance.silent(address)
+
+    # --- who takes part ------------------------------------------------------------------------------------
+
+    def _wants_of(self, address: Address) -> Want | None:
+        """What it is after of this manifest, as far as it said so: here lately, or when it announced itself."""
+        one = self._subscriptions.get(address)
+        if one is not None and one.has is not None and not one.by_chunks:
+            return None if one.wants is None else Want(self.manifest_id, one.wants, one.feeds)
+        known = self._around.roster.get(address)
+        wants = known.wants if known is not None else ()
+        return next((each for each in wants if each.manifest_id == self.manifest_id), None)
+
+    def _members(self) -> list[Member]:
+        """Nodes that answered us and fetch the same; each once, whatever addresses it has."""
+        found: dict[str, Member] = {}
+        for address, neighbour in sorted(
+            self._around.neighbours.items(), key=lambda each: (":" in each[0].host, each[0])
+        ):
+            wants = self._wants_of(address)
+            one = self._subscriptions.get(address)
+            gone = not neighbour.reached or (one is not None and (one.ended or one.failures > 1))
+            if wants is not None and wants.components and not gone:
+                member = Member(str(address), frozenset(wants.components), wants.feeds)
+                found.setdefault(neighbour.facts.node, member)
+        return list(found.values())
+
+    def incomplete(self) -> list[str]:
+        """Addresses of members that are not done, as far as we know."""
+        return [member.address for member in self._members()]
+
+    def complaints(self) -> list[tuple[str, str]]:
+        """(address, what it did) of those that were caught giving answers that no node gives."""
+        return [
+            (str(each.address), each.neighbour.lie)
+            for each in self._subscriptions.values()
+            if each.neighbour.lie
+        ]
+
+    # --- the end -------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        self._closed = True
+        for company in [*self._attending, *self._waiting]:
+            company.expects_more(False)
+        self._attending.clear()
+        self._around.wants.drop(self.manifest_id)
+        for address in list(self._subscriptions):
+            self._drop(address)
+        self._ready.cancel()
+        await asyncio.wait({self._ready, *self._stopping})

@@ -1,0 +1,418 @@
+"""Who is around: finds other nodes, keeps in touch with them, and brings them together with what is fetched here.
+
+One object for a process, on one loop. Nothing that others do is an error here; at worst nobody is found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from diachunk.digest import Digest
+from diachunk.limits import Limits
+from diachunk.manifest import Manifest
+from diachunk.node.dialling import Dialling, informant_of, may_be_dialled
+from diachunk.node.greeting import Greeting
+from diachunk.node.guard import is_near
+from diachunk.node.joining import Joined
+from diachunk.node.model import Address
+from diachunk.node.neighbours import Identity, Lending, Neighbour, Wanting
+from diachunk.node.questions import Questions
+from diachunk.node.resolving import LookUp, Resolving, look_up
+from diachunk.node.roster import How, Known, Roster
+from diachunk.node.talking import Talker, Unreached
+from diachunk.sources.secret import Secret
+from diachunk.transfer.progress import Listener, silent
+
+_TICK_S = 1.0
+_DIAL_S = 0.25
+_AT_ONCE = 16
+_LOOKING_S = 3.0
+"""How long after the start somebody may still be expected to be found."""
+_BACKOFF_MAX_S = 30.0
+_NAMED_AGAIN_S = 1.5
+_REACHED_AGAIN_S = 1.0
+
+
+@dataclass(slots=True)
+class _Try:
+    """Calls to an address that did not answer yet."""
+
+    failures: int = 0
+    due: float = 0.0
+    trouble: str = ""
+    under_way: bool = False
+
+
+class Neighbourhood:
+    """The asking side of a node.
+
+    Attributes:
+        neighbours: nodes that answered, by address.
+        neighbours is bounded by the roster: who is forgotten there is forgotten here.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        roster: Roster,
+        wants: Wanting,
+        secret: Secret | None,
+        limits: Limits,
+        *,
+        named: Sequence[str] = (),
+        discover: bool = False,
+        share_port: int | None = None,
+        shelf: Lending | None = None,
+        speak_through: Address | None = None,
+        allows: Callable[[str], bool] = is_near,
+        look_up: LookUp = look_up,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Args:
+        named: HOST[:PORT] or dns:NAME[:PORT].
+        share_port: where this process answers others; None: it does not.
+        shelf: where running sessions' partials are offered, if it does.
+        speak_through: a `serve` on this store that answers in its place.
+        allows: whether an address that others told us of may be called (P11, P14).
+
+        Raises:
+            UsageError: a name that is none.
+        """
+        self.identity = identity
+        self.roster = roster
+        self.wants = wants
+        self.limits = limits
+        self.shelf = shelf
+        self.clock = clock
+        self.talker = Talker(limits, secret)
+        self.neighbours: dict[Address, Neighbour] = {}
+        self.port = share_port if speak_through is None else speak_through.port
+        self._allows = allows
+        self._discover = discover
+        self._announces_itself = share_port is not None and speak_through is None
+        self._secret = secret is not None
+        self._dialling = Dialling(clock)
+        self._resolving = Resolving(named, roster, self.is_reached, look_up)
+        self._greeting = Greeting(self, speak_through)
+        self._questions = Questions(self)
+        self._tries: dict[Address, _Try] = {}
+        self._joined: dict[Digest, Joined] = {}
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._discovery: object = None
+        self._began_at = float("-inf")
+
+    # --- life ----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begins to look for others."""
+        self._began_at = self.clock()
+        self.roster.on_change = self._changed.set
+        self.talker.start()
+        self._resolving.start()
+        self._spawn(self._dial(), "diachunk-dial")
+        self._spawn(self._tick(), "diachunk-tick")
+        self._spawn(self._greeting.keep_announcing(), "diachunk-announce")
+        if self._discover:
+            self._start_discovery()
+
+    def _start_discovery(self) -> None:
+        # Takes a tenth of a second to import: only where it is wanted.
+        from diachunk.node.discovery import Discovery
+
+        self._discovery = discovery = Discovery(
+            self.identity.node,
+            self.identity.store,
+            port=self.port if self._announces_itself else None,
+            browse=True,
+            secret=self._secret,
+            found=self._found,
+            allows=self._allows,
+        )
+        discovery.start()
+        self._end_discovery = discovery.close
+
+    async def close(self) -> None:
+        """Lets go of everything. Bounded in time."""
+        self.roster.on_change = lambda: None
+        for joined in self._joined.values():
+            await joined.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._resolving.close()
+        if self._discovery is not None:
+            await self._end_discovery()
+        await self.talker.close()
+
+    def _spawn(self, what: object, name: str) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(what, name=name)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- what others ask of it -----------------------------------------------------------------------------
+
+    def join(self, manifest: Manifest, listener: Listener = silent) -> Joined:
+        """The swarm of one manifest; the same one for the same manifest."""
+        joined = self._joined.get(manifest.id)
+        if joined is None:
+            joined = self._joined[manifest.id] = Joined(manifest, self, listener)
+            self._greeting.soon()
+        return joined
+
+    async def ask_refs(
+        self, name: str, revision: str | None = None, wait_s: float = _LOOKING_S
+    ) -> list[tuple[Address, How, list[tuple[str, Digest]]]]:
+        """What each node that can be reached says a name stands for; waits so long for those being looked for."""
+        return await self._questions.refs(name, revision, wait_s)
+
+    async def ask_manifest(
+        self,
+        manifest_id: Digest,
+        accept: Callable[[bytes], object] | None = None,
+        wait_s: float = _LOOKING_S,
+    ) -> bytes | None:
+        """The text of a manifest from whoever has it; None if nobody gives one.
+
+        Args:
+            accept: raises ManifestError for a text that is not what was asked for: then the next node is asked.
+                Called on a thread.
+        """
+        return await self._questions.manifest(manifest_id, accept, wait_s)
+
+    def nodes(self) -> list[NodeView]:
+        """Who is there, and who was named but is not."""
+        views = [
+            NodeView(
+                address,
+                self.how(address).word,
+                each.facts.version,
+                each.facts.store,
+                each.facts.secret,
+                each.rtt_s if each.reached else None,
+                each.given.request_bps if each.given.size_bytes else None,
+                each.state,
+                each,
+            )
+            for address, each in self.neighbours.items()
+        ]
+        for address, one in self._tries.items():
+            known = self.roster.get(address)
+            if known is not None and known.how in (How.NAMED, How.DNS) and address not in self.neighbours:
+                views.append(NodeView(address, known.how.word, trouble=one.trouble or "is being called"))
+        views += [
+            NodeView(named.address, "dns" if named.every_record else "named", trouble=named.trouble)
+            for named in self._resolving.named
+            if named.trouble
+        ]
+        return sorted(views, key=lambda view: view.address)
+
+    async def look_again(self) -> None:
+        """Asks every node anew what it is and holds."""
+        await asyncio.gather(*(self._call(address) for address in list(self.neighbours)))
+
+    async def settle(self, wait_s: float) -> None:
+        """Returns once every name was tried and nobody more is to be expected; after `wait_s` at the latest."""
+        until = self.clock() + wait_s
+        while self.clock() < until and self.is_looking():
+            await asyncio.sleep(0.05)
+
+    def is_looking(self) -> bool:
+        """Whether somebody may be found any moment."""
+        young = self.clock() - self._began_at < _LOOKING_S
+        untried = any(
+            each.address not in self.neighbours and not self._tries.get(each.address, _UNTRIED).failures
+            for each in self.roster
+        )
+        if not young:
+            return False
+        return untried or self._discover or not self._resolving.settled()
+
+    def incomplete(self) -> list[str]:
+        """Addresses of nodes that fetch what was fetched here and are not done."""
+        return sorted({address for joined in self._joined.values() for address in joined.incomplete()})
+
+    async def wait_for_incomplete(
+        self, at_most_s: float, told: Callable[[Sequence[str]], None] = lambda addresses: None
+    ) -> None:
+        """The linger: returns once no node that we know of is incomplete. `told`: whom it waits for, if that changes."""
+        until = self.clock() + at_most_s
+        last: list[str] = []
+        while (left := self.incomplete()) and self.clock() < until:
+            if left != last:
+                told(left)
+                last = left
+            await asyncio.sleep(0.25)
+
+    # --- `Around`: what a manifest's swarm asks ------------------------------------------------------------
+
+    @property
+    def me(self) -> str:
+        return self._greeting.me
+
+    def how(self, address: Address) -> How:
+        known = self.roster.get(address)
+        return known.how if known is not None else How.EXCHANGE
+
+    def is_reached(self, address: Address) -> bool:
+        neighbour = self.neighbours.get(address)
+        return neighbour is not None and neighbour.reached
+
+    def lost(self, address: Address, trouble: str) -> None:
+        neighbour = self.neighbours.get(address)
+        if neighbour is not None and neighbour.reached:
+            neighbour.reached, neighbour.trouble = False, trouble
+            self._tries[address] = _Try(1, self.clock() + _REACHED_AGAIN_S, trouble)
+            self._changed.set()
+
+    def learned(self, informant: Address, peers: Sequence[tuple[Address, float]], you: str = "") -> None:
+        """What another node says of others."""
+        source = informant_of(informant)
+        if not self._dialling.hears(source):
+            self.roster.forget_from(source)
+            return
+        for address, age_s in peers:
+            if (address.host, address.port) == (you, self.port):
+                continue
+            if may_be_dialled(address, informant, self._allows):
+                self.roster.note(address, How.EXCHANGE, informant=source, age_s=age_s)
+
+    def _found(self, address: Address, store: str) -> None:
+        """mDNS shows a node."""
+        if store != self.identity.store and may_be_dialled(address, None, self._allows):
+            self.roster.note(address, How.MDNS)
+
+    # --- calling -------------------------------------------------------------------------------------------
+
+    async def _dial(self) -> None:
+        """Calls whoever is known and was not met, or is lost, when its turn comes."""
+        while True:
+            pending = self._call_those_due()
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(_DIAL_S if pending else _TICK_S * 5):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    def _call_those_due(self) -> bool:
+        """Returns whether anybody is left to be called later."""
+        now, pending = self.clock(), False
+        for known in sorted(self.roster, key=lambda each: each.how):
+            if self.is_reached(known.address):
+                continue
+            pending = True
+            one = self._tries.setdefault(known.address, _Try())
+            if (
+                one.under_way
+                or now < one.due
+                or sum(each.under_way for each in self._tries.values()) >= _AT_ONCE
+            ):
+                continue
+            if not self._may_call(known):
+                continue
+            one.under_way = True
+            self._spawn(self._call_and_greet(known), f"diachunk-call-{known.address}")
+        return pending
+
+    def _may_call(self, known: Known) -> bool:
+        if known.how <= How.DNS or known.met:
+            return True
+        hearsay = known.how is How.EXCHANGE
+        allowed = (
+            self._dialling.may_dial(hearsay=hearsay)
+            and not self._dialling.left_alone(known.address)
+            and may_be_dialled(known.address, None, self._allows)
+            and (not known.informant or self._dialling.hears(known.informant))
+        )
+        if allowed:
+            self._dialling.dialled(hearsay=hearsay)
+        return allowed
+
+    async def _call_and_greet(self, known: Known) -> None:
+        one = self._tries[known.address]
+        try:
+            trouble = await self._call(known.address)
+        finally:
+            one.under_way = False
+        if trouble is None:
+            self._tries.pop(known.address, None)
+            self._dialling.answered(known.address)
+            neighbour = self.neighbours.get(known.address)
+            if neighbour is not None:
+                await self._greeting.greet(neighbour)
+                for joined in self._joined.values():
+                    joined.tick()
+            return
+        one.trouble = trouble
+        one.failures += 1
+        if known.how > How.DNS and not known.met:
+            self._dialling.unanswered(known.address, known.informant)
+            one.due = self.clock() + _BACKOFF_MAX_S * 2
+        else:
+            named = known.how is How.NAMED
+            ceiling = _NAMED_AGAIN_S if named else min(_REACHED_AGAIN_S * 2**one.failures, _BACKOFF_MAX_S)
+            one.due = self.clock() + ceiling * random.uniform(0.6, 1.0)
+
+    async def _call(self, address: Address) -> str | None:
+        """Asks a node what it is. None: it answered, or it is ourselves; else what was wrong."""
+        try:
+            facts, seconds = await self._questions.node(address)
+        except Unreached as error:
+            neighbour = self.neighbours.get(address)
+            if neighbour is not None:
+                neighbour.reached, neighbour.trouble = False, error.detail
+            return error.detail
+        if not self.roster.answered(address, facts.node, facts.store):
+            self.neighbours.pop(address, None)
+            return None
+        neighbour = self.neighbours.get(address)
+        if neighbour is None or neighbour.facts.node != facts.node:
+            neighbour = self.neighbours[address] = Neighbour(address, facts)
+        neighbour.facts, neighbour.rtt_s = facts, seconds
+        neighbour.reached, neighbour.trouble = True, ""
+        return None
+
+    # --- once a second -------------------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        while True:
+            self._forget()
+            for joined in self._joined.values():
+                joined.tick()
+            await asyncio.sleep(_TICK_S if self._joined else _TICK_S * 5)
+
+    def _forget(self) -> None:
+        self.roster.expire()
+        for address in [each for each in self.neighbours if self.roster.get(each) is None]:
+            del self.neighbours[address]
+        for address in [each for each in self._tries if self.roster.get(each) is None]:
+            del self._tries[address]
+
+
+_UNTRIED = _Try()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A node as `diachunk peers` shows it. See `views.PeerView`; `neighbour` has what it holds.
+
+    Attributes:
+        rtt_s: None while it does not answer. rate_bps: None where nothing was taken from it.
+        trouble: why it cannot be used, in words; "" while all is well.
+    """
+
+    address: Address
+    how: str
+    version: str = ""
+    store: str = ""
+    secret: bool = False
+    rtt_s: float | None = None
+    rate_bps: float | None = None
+    trouble: str = ""
+    neighbour: Neighbour | None = None

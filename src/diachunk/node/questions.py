@@ -1,0 +1,129 @@
+"""Questions to other nodes that somebody waits for: what they are, what a name stands for, a manifest. P2, P3, P4."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+from urllib.parse import quote
+
+from diachunk.digest import Digest
+from diachunk.errors import ManifestError
+from diachunk.limits import Limits
+from diachunk.node.answers import SMALL_BYTES_MAX, Malformed, NodeFacts, parse_node, parse_refs
+from diachunk.node.model import Address
+from diachunk.node.neighbours import Neighbour
+from diachunk.node.roster import How
+from diachunk.node.talking import Talker, Unreached
+
+_ASKED_MAX = 256
+_AT_ONCE = 32
+
+
+class Asks(Protocol):
+    """The neighbourhood, as this sees it."""
+
+    limits: Limits
+    talker: Talker
+
+    @property
+    def neighbours(self) -> dict[Address, Neighbour]: ...
+    def how(self, address: Address) -> How: ...
+    async def settle(self, wait_s: float) -> None: ...
+
+
+class Questions:
+    def __init__(self, around: Asks) -> None:
+        self._around = around
+
+    async def node(self, address: Address) -> tuple[NodeFacts, float]:
+        """What a node says of itself, and how long that took.
+
+        Raises:
+            Unreached: it does not answer as a node.
+        """
+        reply = await self._around.talker.ask(address, "/v1/node", limit_bytes=SMALL_BYTES_MAX)
+        if reply.status == 401:
+            raise Unreached("wants the lab's secret")
+        if reply.status == 403:
+            raise Unreached("does not let this machine in")
+        if reply.status != 200:
+            raise Unreached(f"is no node (status {reply.status})", lies=True)
+        try:
+            return parse_node(reply.body), reply.seconds
+        except Malformed as error:
+            raise Unreached(f"sent {error}", lies=True) from error
+
+    async def refs(
+        self, name: str, revision: str | None, wait_s: float
+    ) -> list[tuple[Address, How, list[tuple[str, Digest]]]]:
+        await self._around.settle(wait_s)
+        turns = asyncio.Semaphore(_AT_ONCE)
+        asked = self._reached()
+
+        async def ask(neighbour: Neighbour) -> list[tuple[str, Digest]]:
+            async with turns:
+                return await self._refs_of(neighbour, name, revision)
+
+        found = await asyncio.gather(*(ask(each) for each in asked))
+        return [
+            (each.address, self._around.how(each.address), refs)
+            for each, refs in zip(asked, found, strict=True)
+            if refs
+        ]
+
+    async def _refs_of(
+        self, neighbour: Neighbour, name: str, revision: str | None
+    ) -> list[tuple[str, Digest]]:
+        target = f"/v1/refs/{quote(name, safe='/')}"
+        if revision is not None:
+            target += f"?revision={quote(revision, safe='')}"
+        try:
+            reply = await self._around.talker.ask(neighbour.address, target, limit_bytes=SMALL_BYTES_MAX)
+            return parse_refs(reply.body, name) if reply.status == 200 else []
+        except Unreached:
+            return []
+        except Malformed as error:
+            neighbour.lie = f"sent {error}"
+            return []
+
+    async def manifest(
+        self, manifest_id: Digest, accept: Callable[[bytes], object] | None, wait_s: float
+    ) -> bytes | None:
+        """One node after the other, those first that say they have it; a wrong answer is the next one's turn."""
+        if not any(_holds(each, manifest_id) for each in self._reached()):
+            await self._around.settle(wait_s)
+        asked = sorted(self._reached(), key=lambda each: not _holds(each, manifest_id))
+        for neighbour in asked:
+            text = await self._manifest_of(neighbour, manifest_id)
+            if text is None:
+                continue
+            if accept is None:
+                return text
+            try:
+                await asyncio.to_thread(accept, text)
+            except ManifestError:
+                neighbour.lie = f"sent another manifest than {manifest_id.hex()[:16]}"
+                continue
+            return text
+        return None
+
+    async def _manifest_of(self, neighbour: Neighbour, manifest_id: Digest) -> bytes | None:
+        limit = self._around.limits.manifest_bytes_max
+        target = f"/v1/manifests/{manifest_id.hex()}"
+        try:
+            reply = await self._around.talker.ask(neighbour.address, target, limit_bytes=limit, grows=True)
+        except Unreached as error:
+            if error.lies:
+                neighbour.lie = error.detail
+            return None
+        return reply.body if reply.status == 200 else None
+
+    def _reached(self) -> list[Neighbour]:
+        """Those the user named first."""
+        reached = [each for each in self._around.neighbours.values() if each.reached]
+        return sorted(reached, key=lambda each: self._around.how(each.address))[:_ASKED_MAX]
+
+
+def _holds(neighbour: Neighbour, manifest_id: Digest) -> bool:
+    return any(each.id == manifest_id for each in neighbour.facts.manifests)
