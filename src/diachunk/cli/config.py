@@ -86,7 +86,7 @@ def _values(settings: Config) -> dict[str, tuple[str, Any]]:
 _UNSET = {
     "places": "as each checkpoint says",
     "linger": "until the others are done, limits.linger_s at most",
-    "token_file": "no secret",
+    "token_file": "none",
     "allowed_signers": "nobody",
 }
 
