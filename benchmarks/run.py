@@ -29,6 +29,7 @@ from benchmarks import (
     resuming,
     sharing,
     size,
+    swarm,
 )
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
@@ -52,6 +53,8 @@ PARTS: dict[str, Callable[[Path, int, int], str]] = {
     "load-cast": load.cast_on_cpu,
     "load-pth": load.pickled_on_cpu,
     "load-fetch": load.while_fetching,
+    "swarm": swarm.swarm,
+    "swarm-lines": swarm.lines,
 }
 
 

@@ -1,0 +1,73 @@
+"""Eight machines fetch 128 MB at one moment, over cables of 100 Mbit/s: in time, and the origin gives it about once.
+
+The bounds are looser than those of the benchmark (16 machines, 512 MB): 32 chunks are few for eight machines, and two
+cores do everybody's work.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fixtures import lab_scenarios as scenarios
+from fixtures.lab_scenarios import Result
+
+pytestmark = pytest.mark.loopback
+NODES = 8
+SIZE = 128_000_000
+
+
+def checked(result: Result, nodes: int) -> Result:
+    print(result)
+    assert result.errors == []
+    assert [each.bytes for each in result.outcomes] == [result.size] * nodes
+    return result
+
+
+def test_a_cold_swarm_is_done_in_time_and_the_origin_gives_it_about_once() -> None:
+    with scenarios.lab(NODES, SIZE) as bed:
+        result = checked(scenarios.cold(bed, scenarios.goods(bed.folder, SIZE)), NODES)
+        assert_stores_are_right(bed.folder, NODES)
+    assert result.slowdown <= 1.8, result
+    assert result.egress <= 1.25, result
+
+
+def test_half_of_a_swarm_dies_and_the_others_hardly_notice() -> None:
+    with scenarios.lab(NODES, SIZE) as bed:
+        result = checked(scenarios.half_killed(bed, scenarios.goods(bed.folder, SIZE)), NODES // 2)
+    assert result.slowdown <= 2.2, result
+
+
+def test_a_swarm_that_holds_one_copy_ends_without_the_origin() -> None:
+    with scenarios.lab(NODES, SIZE) as bed:
+        checked(scenarios.origin_killed(bed, scenarios.goods(bed.folder, SIZE)), NODES)
+
+
+def test_one_named_peer_is_enough_where_multicast_is_blocked() -> None:
+    """The others are heard of through it."""
+    size = SIZE // 4
+    with scenarios.lab(6, size) as bed:
+        bed.block_multicast()
+        load = scenarios.goods(bed.folder, size)
+        result = checked(scenarios.cold(bed, load, peers=[bed["node0"].host]), 6)
+    assert result.egress <= 2.0, result
+    for number, outcome in enumerate(result.outcomes):
+        others = {label for label in outcome.sources if label.endswith(":8420")}
+        assert len(others) >= 2, f"node{number}: {outcome.sources}"
+
+
+def test_mdns_alone_finds_everybody() -> None:
+    size = SIZE // 4
+    with scenarios.lab(4, size) as bed:
+        result = checked(scenarios.cold(bed, scenarios.goods(bed.folder, size)), 4)
+    assert result.egress <= 2.0, result
+    assert all(len(each.sources) >= 3 for each in result.outcomes), result.outcomes
+
+
+def assert_stores_are_right(folder: Path, nodes: int) -> None:
+    """Byte for byte what the origin serves."""
+    want = (folder / "served" / "f.bin").read_bytes()
+    found = list(folder.glob("node*/store/blobs/??/*"))
+    assert len(found) == nodes
+    assert all(path.read_bytes() == want for path in found)
