@@ -133,15 +133,6 @@ class Blob:
                 raise from_os_error(error, "map", self.path) from error
         return self._window
 
-    def drop(self, chunk: int) -> None:
-        """Lets go of a chunk's mapped pages, which nobody was given; they stay in the system's cache."""
-        if self._window is None or not hasattr(mmap, "MADV_DONTNEED"):
-            return
-        start, end = self.facts.chunks.offsets[chunk], self.facts.chunks.offsets[chunk + 1]
-        first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
-        if first < last:
-            self._window.madvise(mmap.MADV_DONTNEED, first, last - first)
-
     # --- headers -------------------------------------------------------------------------------------------
 
     def read_at(self, offset: int, size: int) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,12 +10,10 @@ from typing import Protocol
 import torch
 
 from diachunk.errors import LoadError, UsageError
-from diachunk.limits import CHUNK_BYTES, MiB
+from diachunk.limits import CHUNK_BYTES
 from diachunk.loader.dtypes import short
+from diachunk.loader.host import Slabs
 from diachunk.loader.memory import available_bytes, own_bytes
-
-_MADV_HUGEPAGE = 14
-_WORTH_HUGE_BYTES = 4 * MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +41,8 @@ class Desk(Protocol):
         """CHUNK_BYTES of host memory that no copy reads any more; waits for one."""
         ...
 
-    def put(
-        self, pieces: Sequence[Piece], done: Callable[[], None], source: torch.Tensor | None = None
-    ) -> None:
-        """Copies, and casts, pieces of the buffer given last; or, onto the host alone, of `source`."""
+    def put(self, pieces: Sequence[Piece], done: Callable[[], None]) -> None:
+        """Copies, and casts, pieces of the buffer given last."""
         ...
 
     def settle(self) -> None:
@@ -113,10 +108,9 @@ class _Staging:
             self.tensor = torch.empty(CHUNK_BYTES, dtype=torch.uint8)
         return host_view(self.tensor)
 
-    def elements(self, piece: Piece, source: torch.Tensor | None) -> torch.Tensor:
-        whole = self.tensor if source is None else source
-        assert whole is not None
-        data = whole[piece.start : piece.start + piece.size]
+    def elements(self, piece: Piece) -> torch.Tensor:
+        assert self.tensor is not None
+        data = self.tensor[piece.start : piece.start + piece.size]
         # Chunks may begin anywhere in a file; a view of wider elements has to start at a multiple of them.
         width = piece.dtype.itemsize
         if data.storage_offset() % width or data.data_ptr() % width:
@@ -133,11 +127,9 @@ class PlainDesk:
     def buffer(self) -> memoryview:
         return self._staging.view()
 
-    def put(
-        self, pieces: Sequence[Piece], done: Callable[[], None], source: torch.Tensor | None = None
-    ) -> None:
+    def put(self, pieces: Sequence[Piece], done: Callable[[], None]) -> None:
         for piece in pieces:
-            piece.target.copy_(self._staging.elements(piece, source))
+            piece.target.copy_(self._staging.elements(piece))
         done()
 
     def settle(self) -> None:
@@ -151,14 +143,10 @@ class Host:
     is_host = True
 
     def __init__(self) -> None:
-        self._advise = _huge_page_advice()
+        self._slabs = Slabs()
 
     def allocate(self, elements: int, dtype: torch.dtype) -> torch.Tensor:
-        tensor = torch.empty(elements, dtype=dtype)
-        size = elements * dtype.itemsize
-        if size >= _WORTH_HUGE_BYTES and self._advise is not None:
-            self._advise(tensor.data_ptr(), size)
-        return tensor
+        return self._slabs.allocate(elements, dtype)
 
     def desk(self) -> Desk:
         return PlainDesk()
@@ -200,25 +188,6 @@ class Other:
 
     def used_bytes(self) -> int:
         return torch.mps.current_allocated_memory() if self._device.type == "mps" else 0
-
-
-def _huge_page_advice() -> Callable[[int, int], None] | None:
-    """madvise(MADV_HUGEPAGE) on what was just allocated: a gigabyte of 4 KiB pages takes a quarter of a second to
-    be touched for the first time. None where there is no such thing.
-    """
-    if sys.platform != "linux":
-        return None
-    try:
-        call = ctypes.CDLL(None).madvise
-    except (OSError, AttributeError):
-        return None
-    call.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-
-    def advise(address: int, size: int) -> None:
-        start = (address + 4095) & ~4095
-        call(start, (address + size - start) & ~4095, _MADV_HUGEPAGE)
-
-    return advise
 
 
 def find_device(given: str | torch.device) -> Device:

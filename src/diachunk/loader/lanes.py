@@ -7,12 +7,11 @@ import threading
 import time
 from collections.abc import Sequence
 
-import torch
-
 from diachunk.errors import LoadError
 from diachunk.loader.blob import Blob, Damaged
 from diachunk.loader.device import Desk, Device, host_view
 from diachunk.loader.feed import Arrivals, Feed
+from diachunk.loader.host import one_core_each
 from diachunk.loader.landing import Landing
 from diachunk.loader.meter import Meter, Stage
 
@@ -113,6 +112,7 @@ class Pipeline:
         desk: Desk | None = None
         try:
             desk = self._device.desk()
+            one_core_each()
             while (job := self._take()) is not None:
                 self._serve(desk, *job)
             desk.settle()
@@ -151,27 +151,23 @@ class Pipeline:
             if file in self._in_place:
                 start, size = blob.facts.chunks.offsets[chunk], blob.facts.chunks.sizes[chunk]
                 self._check(blob, chunk, memoryview(blob.window())[start : start + size])
-                source = None
+                data = None
             else:
-                source = self._read(desk, blob, file, chunk)
+                data = self._read(desk, blob, file, chunk)
         except Damaged:
             if not self._excused(job, file, chunk):
                 raise
             return
         self._feed.done()
-        if source is None:
+        if data is None:
             self._arrived(blob, file, chunk)
         else:
-            self._put(desk, blob, file, chunk, source)
+            self._put(desk, blob, file, chunk, data)
 
-    def _read(self, desk: Desk, blob: Blob, file: int, chunk: int) -> torch.Tensor | memoryview | None:
+    def _read(self, desk: Desk, blob: Blob, file: int, chunk: int) -> memoryview | None:
         """Reads and hashes a chunk. Returns what is to be put in place, None if it is in place already."""
-        start, size = blob.facts.chunks.offsets[chunk], blob.facts.chunks.sizes[chunk]
+        size = blob.facts.chunks.sizes[chunk]
         direct = self._landing.direct(blob, file, chunk)
-        if direct is None and blob.trusted and blob.mappable and self._device.is_host:
-            # The pages of a trusted file are as good as a copy of them, from which it would be cast.
-            self._meter.count(read=size)
-            return torch.frombuffer(blob.window(), dtype=torch.uint8, count=size, offset=start)
         view = desk.buffer()[:size] if direct is None else host_view(direct)
         started_at = time.perf_counter()
         blob.read(chunk, view)
@@ -200,17 +196,11 @@ class Pipeline:
             self._feed.done()
         return self._collect
 
-    def _put(self, desk: Desk, blob: Blob, file: int, chunk: int, source: torch.Tensor | memoryview) -> None:
+    def _put(self, desk: Desk, blob: Blob, file: int, chunk: int, data: memoryview) -> None:
         started_at = time.perf_counter()
-        mapped = source if isinstance(source, torch.Tensor) else None
-        data = host_view(source) if isinstance(source, torch.Tensor) else source
         pieces = self._landing.pieces(blob, file, chunk, data)
-        desk.put(pieces, lambda: self._arrived(blob, file, chunk), mapped)
+        desk.put(pieces, lambda: self._arrived(blob, file, chunk))
         casting = any(piece.target.dtype != piece.dtype for piece in pieces)
-        if mapped is not None and all(piece.target.dtype != piece.dtype for piece in pieces):
-            # Else the process would seem to take the whole file besides the result. Pages beside a tensor that was
-            # mapped stay: its new owner may have written to them.
-            blob.drop(chunk)
         self._meter.spent(Stage.CAST if casting else Stage.COPY, time.perf_counter() - started_at)
 
     def _arrived(self, blob: Blob, file: int, chunk: int) -> None:

@@ -135,10 +135,7 @@ class QueuedDesk:
         if done is not None:
             done()
 
-    def put(
-        self, pieces: Sequence[Piece], done: Callable[[], None], source: torch.Tensor | None = None
-    ) -> None:
-        assert source is None, "only onto the host"
+    def put(self, pieces: Sequence[Piece], done: Callable[[], None]) -> None:
         slot, self._current = self._current, None
         assert slot is not None
         if self._queue is None:
