@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,12 +30,15 @@ class Stage(enum.Enum):
 
 @dataclass(eq=False, slots=True)
 class Turn:
-    """One upload. `sent_bytes` counts what it was sent since it last got a slot."""
+    """One upload. `sent_bytes` counts what it was sent since it last got a slot, `ahead_bytes` what its address was
+    charged for before it was sent.
+    """
 
     address: str
     order: int
     stage: Stage = Stage.WAITING
     sent_bytes: int = 0
+    ahead_bytes: int = 0
 
 
 class Turns:
@@ -81,12 +85,15 @@ class Turns:
             self._active += 1
             granted.append(turn)
             # Counted ahead: of two that got nothing yet, one address must not take all the slots of a moment.
+            turn.ahead_bytes += _TURN_BYTES_MIN
             self._count(turn.address, _TURN_BYTES_MIN)
         return granted
 
     def sent(self, turn: Turn, size_bytes: int) -> None:
         turn.sent_bytes += size_bytes
-        self._count(turn.address, size_bytes)
+        counted = min(turn.ahead_bytes, size_bytes)
+        turn.ahead_bytes -= counted
+        self._count(turn.address, size_bytes - counted)
 
     def is_up(self, turn: Turn) -> bool:
         """Whether it had its share, and others wait. With many that wait shares are small: nobody waits long."""
@@ -125,6 +132,11 @@ class Turns:
         """Bytes, halved every few seconds."""
         bytes_, at = self._lately.get(address, (0.0, 0.0))
         return bytes_ * float(0.5 ** ((self._clock() - at) / _HALF_LIFE_S))
+
+    def rates(self) -> dict[str, float]:
+        """Bytes a second by address, over the last few seconds; those who got next to nothing are left out."""
+        rates = {address: self.lately(address) * math.log(2) / _HALF_LIFE_S for address in self._lately}
+        return {address: rate for address, rate in rates.items() if rate >= KiB}
 
     def _count(self, address: str, size_bytes: int) -> None:
         if address not in self._lately and len(self._lately) >= _REMEMBERED_MAX:

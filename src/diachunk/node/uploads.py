@@ -48,7 +48,6 @@ class Uploads:
         self._clock = clock
         self._bucket: Bucket | None = None
         self._granted: dict[Turn, asyncio.Future[None]] = {}
-        self.by_address: dict[str, Upload] = {}
 
     @property
     def piece_bytes(self) -> int:
