@@ -66,6 +66,8 @@ class Board:
     def __init__(self, work: WorkList) -> None:
         self.work = work
         self.sources: list[Candidate] = []
+        self.plain: list[tuple[int, Candidate]] = []
+        """Those that are no peers, with their numbers: few, where peers may be many."""
         self.done_items = 0
         self.done_bytes = 0
         self.returned: set[int] = set()
@@ -77,6 +79,8 @@ class Board:
 
     def add(self, candidate: Candidate) -> int:
         """Puts a source on the board; items that a local one holds wait for it. Returns its number."""
+        if candidate.held is None:
+            self.plain.append((len(self.sources), candidate))
         self.sources.append(candidate)
         if candidate.health.tier is Tier.LOCAL and candidate.has is not None:
             for item in candidate.has:

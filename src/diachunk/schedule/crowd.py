@@ -42,7 +42,7 @@ def rank(health: Health, *, spare_faulty: bool = False) -> tuple[int, int, int, 
 
 
 def _local_share_is_used_up(board: Board, limits: Limits, ready: list[int], now: float) -> bool:
-    reading = sum(each.health.in_flight for each in board.sources if each.health.tier is Tier.LOCAL)
+    reading = sum(each.health.in_flight for _, each in board.plain if each.health.tier is Tier.LOCAL)
     if reading < max(1, limits.lanes // 2):
         return False
     network = [board.sources[number] for number in ready] + [

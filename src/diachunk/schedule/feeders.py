@@ -134,9 +134,9 @@ class SingleFlight:
         ranked = self.ranked(item)
         return bool(ranked) and ranked[0] == self.me
 
-    def feeds_nobody(self, item: int) -> bool:
-        """Whether no member could take it from an origin: then each is on its own."""
-        return not self.ranked(item)
+    def comes_next(self, item: int) -> bool:
+        """Whether this node is the next after the owner."""
+        return self.ranked(item)[1:2] == (self.me,)
 
     def outranks(self, name: str, item: int) -> bool:
         """Whether that member comes before this node for an item."""

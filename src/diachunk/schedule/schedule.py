@@ -66,46 +66,36 @@ class Schedule(Sharing):
             self._ended = Ended(f"no source gave anything for {self.limits.patience_s:g} s")
         if self._ended is not None:
             return self._ended
+        if self._swarm is not None and not self._swarm.flight.alone:
+            return self._claim_in_turn(self._swarm, now)
         ready = ready_sources(self._board, self.limits, self._free_items(), now)
         if self._swarm is not None:
-            return self._claim_among(self._swarm, ready, now)
+            sources = self._board.sources
+            ready = sorted([*ready, *self._swarm.ready(now)], key=lambda each: rank(sources[each].health))
+        return self._first_of(ready, now) or self._hedge(ready, now) or self._wait(now)
+
+    def _first_of(self, ready: Iterable[int], now: float) -> Claim | None:
         for number in ready:
             claim = self._assign(number, now)
             if claim is not None:
                 return claim
-        return self._hedge(ready, now) or self._wait(now)
+        return None
 
-    def _claim_among(self, swarm: Swarm, ready: list[int], now: float) -> Claim | Pause | Ended:
-        """The same beside other machines: see schedule/swarm.py."""
-        sources = self._board.sources
+    def _claim_in_turn(self, swarm: Swarm, now: float) -> Claim | Pause | Ended:
+        """While others fetch the same: what is here, what this node owes the others, then what they have."""
+        under_way = [self.health(claim.source) for claim in self._claims]
+        feeding = any(not each.peer and each.tier is Tier.NETWORK for each in under_way)
+        full = sum(each.peer for each in under_way) >= self.limits.swarm_lanes - feeding
+        ready = ready_sources(self._board, self.limits, self._free_items(), now)
+        network = [number for number in ready if self.health(number).tier is Tier.NETWORK]
+        claim = self._first_of((number for number in ready if number not in network), now)
+        for number in () if feeding or claim else network:
+            claim = claim or self._feed(swarm, number, now)
+        if claim or full:
+            return claim or Pause(now + _IDLE_CHECK_S)
         peers = swarm.ready(now)
-        if swarm.flight.alone:
-            ready = sorted([*ready, *peers], key=lambda number: rank(sources[number].health))
-            for number in ready:
-                claim = self._assign(number, now)
-                if claim is not None:
-                    return claim
-            return self._hedge(ready, now) or self._wait(now)
-        local = [number for number in ready if sources[number].health.tier is Tier.LOCAL]
-        origins = [number for number in ready if sources[number].health.tier is Tier.NETWORK]
-        under_way = [sources[claim.source].health for claim in self._claims]
-        from_origins = sum(not each.peer for each in under_way if each.tier is Tier.NETWORK)
-        for number in local:
-            claim = self._assign(number, now)
-            if claim is not None:
-                return claim
-        if not from_origins:
-            for number in origins:
-                claim = self._feed(swarm, number, now)
-                if claim is not None:
-                    return claim
-        if sum(each.peer for each in under_way) < self.limits.swarm_lanes:
-            for number in peers:
-                claim = self._assign(number, now)
-                if claim is not None:
-                    return claim
-            return self._hedge(peers if from_origins else [*peers, *origins], now) or self._wait(now)
-        return self._wait(now)
+        claim = self._first_of(peers, now) or self._hedge(peers if feeding else [*peers, *network], now)
+        return claim or self._wait(now)
 
     def _feed(self, swarm: Swarm, number: int, now: float) -> Claim | None:
         """What this node owes the others: one request to an origin."""
@@ -177,6 +167,8 @@ class Schedule(Sharing):
 
     def _wait(self, now: float) -> Claim | Pause | Ended:
         """Nothing to hand out: until when, or why never again."""
+        if self._swarm is not None and any(not claim.cancelled for claim in self._claims):
+            return Pause(now + _IDLE_CHECK_S)
         servable = {
             number: each.health
             for number, each in enumerate(self._board.sources)

@@ -198,14 +198,18 @@ class Swarm:
         return not ranked or ranked[0] == self.flight.me
 
     def _others_item(self, candidate: Candidate, now: float, stuck: bool) -> int | None:
-        """Something that others own and get nowhere with, from the far end of their order."""
+        """Something that others own, from the far end of their order: what they get nowhere with, or else what
+        this node comes next for, so that the slowest does not hold up all when it has the most to do.
+        """
         flight, holdings = self.flight, self._holdings
         item = holdings.last_unheld(self._help_below)
         for _ in range(_SCANNED_MAX):
             if item < 0:
                 break
             self._help_below = item
-            turn = (stuck or flight.me in flight.ranked(item)) and flight.may_take_over(item, now)
+            turn = flight.comes_next(item) or (
+                (stuck or flight.me in flight.ranked(item)) and flight.may_take_over(item, now)
+            )
             if turn and self._takeable(candidate, item) and not flight.is_under_way(item, now):
                 return item
             item = holdings.last_unheld(item)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 _SAME_RATE = 1e-6
@@ -66,9 +66,9 @@ class Flow:
 class Network:
     """Shares lines among flows.
 
-    A sender fills its flows evenly, each up to an even share of its receiver's line; what one cannot use the
-    others get. That is a little less than max-min fairness gives (a receiver's unused shares are lost), costs
-    only the flows that touch the two ends of the one that changed, and never promises more than lines carry.
+    A receiver shares its line among its flows, each up to an even share of its sender's line; a sender shares its
+    own up to what its receivers want; what one flow cannot use the others get. That is a little less than max-min
+    fairness gives, never promises more than lines carry, and costs only the flows near the one that changed.
 
     Args:
         flow_bps: what one connection reaches at most, as over a long way.
@@ -99,22 +99,22 @@ class Network:
         senders = {changed.sender: None}
         for flow in changed.receiver.into:
             senders[flow.sender] = None
+        wanted: dict[Line, dict[Flow, float]] = {}
         for sender in senders:
-            self._fill(sender)
+            for flow in sender.out:
+                if flow.receiver not in wanted:
+                    wanted[flow.receiver] = self._wanted(flow.receiver)
+            caps = [(wanted[flow.receiver][flow], flow) for flow in sender.out]
+            for flow, rate_bps in _filled(sender.up_bps, caps):
+                if abs(rate_bps - flow.rate_bps) > _SAME_RATE * rate_bps:
+                    self._set(flow, rate_bps)
 
-    def _fill(self, sender: Line) -> None:
-        left_bps, left = sender.up_bps, len(sender.out)
-        capped = [
-            (min(self._flow_bps, flow.receiver.down_bps / len(flow.receiver.into)), number, flow)
-            for number, flow in enumerate(sender.out)
+    def _wanted(self, receiver: Line) -> dict[Flow, float]:
+        """What a receiver takes of each of its flows, if every sender offers an even share."""
+        offers = [
+            (min(self._flow_bps, flow.sender.up_bps / len(flow.sender.out)), flow) for flow in receiver.into
         ]
-        capped.sort()
-        for cap_bps, _, flow in capped:
-            rate_bps = min(cap_bps, left_bps / left)
-            left_bps -= rate_bps
-            left -= 1
-            if abs(rate_bps - flow.rate_bps) > _SAME_RATE * rate_bps:
-                self._set(flow, rate_bps)
+        return dict(_filled(receiver.down_bps, offers))
 
     def _set(self, flow: Flow, rate_bps: float) -> None:
         now = self._events.now
@@ -132,6 +132,17 @@ class Network:
             self._events.at(now + (flow.size - flow.moved) / rate_bps, arrived)
 
 
-def stop_all(network: Network, flows: Iterable[Flow]) -> None:
-    for flow in list(flows):
-        network.stop(flow)
+def _filled(line_bps: float, caps: list[tuple[float, Flow]]) -> list[tuple[Flow, float]]:
+    """Water poured evenly into flows of limited depth."""
+    left = len(caps)
+    filled: list[tuple[Flow, float]] = []
+    for cap_bps, flow in sorted(caps, key=_by_rate):
+        rate_bps = min(cap_bps, line_bps / left)
+        line_bps -= rate_bps
+        left -= 1
+        filled.append((flow, rate_bps))
+    return filled
+
+
+def _by_rate(cap: tuple[float, Flow]) -> float:
+    return cap[0]

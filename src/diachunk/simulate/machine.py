@@ -17,6 +17,7 @@ from diachunk.simulate.uploads import Request, Server
 
 _WATCH_S = 0.5
 _TAKING_EVERY_S = 1.0
+_PROGRESS_S = 0.1
 _MISSING_S = 10.0
 """When neighbours notice a machine that went without a word."""
 
@@ -66,6 +67,8 @@ class Machine:
         self._requests: dict[Claim, Request] = {}
         self._wake_at = float("inf")
         self._gained: list[int] = []
+        self._heard_taking: dict[str, bool] = {}
+        self._progress_told_at = -1.0
         self._told_at = self._told_taking_at = -1e9
         self._tell_at = float("inf")
         self.heard: dict[str, int] = {}
@@ -128,9 +131,10 @@ class Machine:
 
     def ask(self) -> None:
         """Every free lane asks for work."""
-        if not self.fetching:
+        if not self.fetching or len(self._requests) >= self.limits.lanes:
             return
-        self._tell_progress()
+        if self.events.now - self._progress_told_at > _PROGRESS_S:
+            self._tell_progress()
         while len(self._requests) < self.limits.lanes:
             step = self.schedule.claim()
             if isinstance(step, Claim):
@@ -162,7 +166,7 @@ class Machine:
             self._news()
 
     def _tell_progress(self) -> None:
-        now = self.events.now
+        now = self._progress_told_at = self.events.now
         for request in self._requests.values():
             if request.flow is not None:
                 size = int(request.flow.at(now)) - request.told
@@ -253,10 +257,12 @@ class Machine:
     def hears(self, address: str, number: int, gained: list[int], taking: Mapping[int, int]) -> None:
         if gained:
             self.schedule.peer_gains(number, gained)
-        self._tell_progress()
-        self.schedule.member_takes(address, taking)
-        self._drop_losers()
-        self.ask()
+        if taking or self._heard_taking.get(address):
+            self._heard_taking[address] = bool(taking)
+            self.schedule.member_takes(address, taking)
+            self._drop_losers()
+        if gained:
+            self.ask()
 
     # --- the end -------------------------------------------------------------------------------------------
 
