@@ -32,11 +32,13 @@ if TYPE_CHECKING:
     from diachunk.api.placing import Placed, PlacedFile, PlacedIn, place
     from diachunk.api.planning import plan
     from diachunk.api.publishing import Published, publish
+    from diachunk.api.serving import Serving, peers, serve
     from diachunk.api.sets.checkpoint_set import Preloaded, PreloadFailed, PreloadPlan
     from diachunk.api.sets.locking import Locking
     from diachunk.api.sets.preloading import plan_preload, preload
     from diachunk.api.streaming import Fetched, events
     from diachunk.api.verifying import Damage, FileReport, State, VerifyReport, verify
+    from diachunk.node.views import Holding, PeerView
     from diachunk.transfer.plan import ComponentPlan, Plan
     from diachunk.transfer.progress import Event, FileDone, How, Notice, Progress, SourceTrouble, Status
 
@@ -68,6 +70,8 @@ _HOMES = {
     "diachunk.api.planning": ("plan",),
     "diachunk.api.publishing": ("Published", "publish"),
     "diachunk.api.streaming": ("Fetched", "events"),
+    "diachunk.api.serving": ("Serving", "peers", "serve"),
+    "diachunk.node.views": ("Holding", "PeerView"),
     "diachunk.api.verifying": ("Damage", "FileReport", "State", "VerifyReport", "verify"),
     "diachunk.transfer.plan": ("ComponentPlan", "Plan"),
     "diachunk.transfer.progress": (
@@ -92,6 +96,7 @@ __all__ = [
     "FileDone",
     "FileReport",
     "Finding",
+    "Holding",
     "How",
     "Level",
     "LoadDone",
@@ -103,6 +108,7 @@ __all__ = [
     "Loaded",
     "Locking",
     "Notice",
+    "PeerView",
     "Placed",
     "PlacedFile",
     "PlacedIn",
@@ -112,6 +118,7 @@ __all__ = [
     "Preloaded",
     "Progress",
     "Published",
+    "Serving",
     "Snapshot",
     "SourceTrouble",
     "State",
@@ -128,6 +135,7 @@ __all__ = [
     "load_events",
     "load_into",
     "ls",
+    "peers",
     "place",
     "plan",
     "plan_preload",
@@ -135,6 +143,7 @@ __all__ = [
     "publish",
     "rm",
     "safe_open",
+    "serve",
     "show",
     "stream",
     "verify",

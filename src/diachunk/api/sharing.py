@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from diachunk import project
 from diachunk.config import Config
 from diachunk.errors import DiachunkError
-from diachunk.transfer.progress import Listener, Notice, silent
+from diachunk.transfer.progress import Event, Listener, Notice, silent
 
 if TYPE_CHECKING:
     from diachunk.api.trust.naming import Ask
@@ -58,23 +59,33 @@ class Sharing:
     """A node for the length of a `with` block, made when it is first needed. Nothing it does fails a fetch."""
 
     def __init__(self, config: Config, how: Sociable, listener: Listener = silent) -> None:
+        """Args:
+        listener: told what goes wrong, on the thread that makes the calls.
+        """
         self.how = how
-        self._config = config
+        self.config = config
         self._listener = listener
         self._node: Node | None = None
         self._opened = False
+        self._notices: deque[Event] = deque()
         self.trouble = ""
 
-    def listen_with(self, listener: Listener) -> None:
-        """From now on this one is told what goes wrong."""
-        self._listener = listener
+    @contextmanager
+    def telling(self, listener: Listener) -> Iterator[None]:
+        """In this block another one is told what goes wrong."""
+        before, self._listener = self._listener, listener
+        try:
+            yield
+            self._pass_on()
+        finally:
+            self._listener = before
 
     @property
     def linger_s(self) -> float:
-        for each in (self.how.linger_s, self._config.linger_s):
+        for each in (self.how.linger_s, self.config.linger_s):
             if each is not None:
                 return each
-        return self._config.limits.linger_s
+        return self.config.limits.linger_s
 
     # --- the node ------------------------------------------------------------------------------------------
 
@@ -90,27 +101,30 @@ class Sharing:
 
     def _make(self) -> Node | None:
         how = self.how
-        if not (how or self._config.peers):
+        if not (how or self.config.peers):
             return None
         from diachunk.api.context import Context
         from diachunk.node.node import Node
 
-        settings = node_settings(self._config, how)
-        context = Context(self._config)
-        node = Node(settings, context.store, context.lower_stores, self._tell)
+        settings = node_settings(self.config, how)
+        context = Context(self.config)
+        node = Node(settings, context.store, context.lower_stores, self._notices.append)
         try:
             node.open()
         except DiachunkError as error:
             if not settings.share:
                 raise
             self._complain(error.message)
-            node = Node(replace(settings, share=False), context.store, context.lower_stores, self._tell)
+            node = Node(
+                replace(settings, share=False), context.store, context.lower_stores, self._notices.append
+            )
             node.open()
         return node
 
-    def _tell(self, event: object) -> None:
-        if isinstance(event, Notice):
-            self._listener(event)
+    def _pass_on(self) -> None:
+        """Listeners are called on their own thread: what the node's said waits until then."""
+        while self._notices:
+            self._listener(self._notices.popleft())
 
     def _complain(self, text: str) -> None:
         self.trouble = f"cannot share: {text}"
@@ -125,6 +139,13 @@ class Sharing:
         return node.speaks_through.port if node.speaks_through is not None else node.port
 
     @property
+    def audience(self) -> str:
+        """Who may ask, for people."""
+        more = f" and {', '.join(self.config.allow)}" if self.config.allow else ""
+        secret = " under the lab's secret" if self.config.token_file is not None else ""
+        return f"this machine's networks{more}{secret}"
+
+    @property
     def is_served(self) -> bool:
         """Whether a `serve` on this store does the sharing."""
         return self._node is not None and self._node.speaks_through is not None
@@ -133,7 +154,7 @@ class Sharing:
 
     @property
     def _wait_s(self) -> float:
-        named = bool(self.how.peers or self._config.peers)
+        named = bool(self.how.peers or self.config.peers)
         return max(FIND_S if self.how.discover else 0.0, _NAMED_S if named else 0.0)
 
     def refs(self, name: str, revision: str) -> list[RefView]:
@@ -159,6 +180,7 @@ class Sharing:
 
     def linger(self, tell: Callable[[int], None] = lambda count: None) -> None:
         """Stays until no machine that we know of is incomplete, for `linger_s` at most. `tell`: for how many."""
+        self._pass_on()
         if self._node is not None and self.linger_s > 0:
             self._node.linger(self.linger_s, tell)
 

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 from diachunk.api.sets.checkpoint_set import Planned, PreloadFailed, PreloadPlan
 from diachunk.api.sets.preloader import Preloader
 from diachunk.cli import pace, text
-from diachunk.cli.fetch_lines import Outlook, books, conclude, emit_plan, opening, tell_placed
+from diachunk.cli.fetch_lines import (
+    Outlook,
+    books,
+    conclude,
+    emit_plan,
+    how_shared,
+    opening,
+    stay,
+    tell_placed,
+)
 from diachunk.cli.progress import show_progress
 from diachunk.cli.talk import Talk, report_error, to_stderr
 from diachunk.cli.tally import Tally
@@ -19,6 +28,7 @@ from diachunk.errors import DiachunkError, Interrupted
 
 if TYPE_CHECKING:
     from diachunk.api.fetching import Snapshot
+    from diachunk.api.sharing import Sharing
 
 _EXAMPLE = "dia-1.6b"
 
@@ -63,7 +73,7 @@ class SetFetch:
 
     def plan(self) -> PreloadPlan:
         targets = tuple(each.target for each in self.preloader.config.checkpoints)
-        with saying_who_is_asked(self.talk, targets):
+        with saying_who_is_asked(self.talk, targets, company=bool(self.preloader.sharing.how)):
             return self.preloader.plan()
 
     def announce(self, plan: PreloadPlan, *, dry_run: bool = False) -> None:
@@ -72,7 +82,7 @@ class SetFetch:
         Raises:
             PreloadFailed: in a dry run, if some cannot be planned.
         """
-        lines = _lines(plan, self.outlook)
+        lines = _lines(plan, self.outlook, self.preloader.sharing)
         if dry_run:
             errors = [(each.wanted.target, each.error) for each in plan.checkpoints]
             lines += [f"{target}: {error.message}" for target, error in errors if error is not None]
@@ -103,6 +113,12 @@ class SetFetch:
         if self.failures:
             raise PreloadFailed(self.failures, len(plan.checkpoints))
         self.preloader.close()
+
+    def stay(self) -> None:
+        """Stays for machines that are not done yet."""
+        stay(self.talk, self.preloader.sharing, "")
+
+    def done(self, plan: PreloadPlan) -> None:
         self.talk.emit("done", checkpoints=len(plan.checkpoints), total_bytes=plan.total_bytes)
 
     def _one(self, planned: Planned) -> None:
@@ -110,9 +126,9 @@ class SetFetch:
         tally = Tally({each.name: each.total_bytes for each in plan.components} if plan else {})
         if plan is not None:
             if plan.fetch_bytes or plan.disk_bytes:
-                self.talk.say(opening(plan, self.outlook)[0])
-            emit_plan(self.talk, plan, self.outlook, target=target)
-        with show_progress(self.talk, tally) as listener:
+                self.talk.say(opening(plan, self.outlook, self.preloader.sharing)[0])
+            emit_plan(self.talk, plan, self.outlook, self.preloader.sharing, target=target)
+        with show_progress(self.talk, tally) as listener, self.preloader.sharing.telling(listener):
             names = self.preloader.goes_to_hub(planned.wanted, self.into, hints=self.hints)
             snapshot = self.preloader.fetch(planned, listener, names=names)
         if self.preloader.max_down_bps is None:
@@ -191,7 +207,7 @@ def _facts(planned: Planned) -> dict[str, object]:
     }
 
 
-def _lines(plan: PreloadPlan, outlook: Outlook) -> list[str]:
+def _lines(plan: PreloadPlan, outlook: Outlook, sharing: Sharing) -> list[str]:
     head = ("checkpoint", "in all", "here", "reused", "to fetch")
     rows = [
         (
@@ -212,7 +228,8 @@ def _lines(plan: PreloadPlan, outlook: Outlook) -> list[str]:
     sums = (plan.total_bytes, plan.present_bytes, plan.reuse_bytes, plan.fetch_bytes)
     if len(rows) > 1:
         rows.append(("together, what they share once", *map(text.size, sums)))
-    lines = [f"{text.count(len(plan.checkpoints), 'checkpoint')} of {plan.named_by}"]
+    shared = f"; {how_shared(sharing)}" if sharing.port is not None else ""
+    lines = [f"{text.count(len(plan.checkpoints), 'checkpoint')} of {plan.named_by}{shared}"]
     if rows:
         lines += text.columns([head, *rows], right=range(1, 5))
     if plan.fetch_bytes or plan.disk_bytes:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diachunk.cli.company import Company, Linger, MaxUp, NoDiscover, NoShare
 from diachunk.cli.complete import known_names
 from diachunk.cli.options import (
     Components,
@@ -18,6 +19,7 @@ from diachunk.cli.options import (
     MaxDown,
     OptionalTarget,
     Origins,
+    Peers,
     Quiet,
     Verbose,
     rate_of,
@@ -28,6 +30,8 @@ from diachunk.errors import UsageError
 
 if TYPE_CHECKING:
     from diachunk.api.fetching import Snapshot
+    from diachunk.api.sharing import Sharing
+    from diachunk.transfer.plan import Plan
 
 _KEPT = "what is verified is kept: run the same again to resume"
 _Force = Annotated[
@@ -58,11 +62,6 @@ _Include = Annotated[
 _Exclude = Annotated[
     list[str] | None, typer.Option("--exclude", metavar="PATTERN", help="Of hub:..., all but such files.")
 ]
-# For peers, which are yet to come.
-_MaxUp = Annotated[str | None, typer.Option("--max-up", metavar="RATE", hidden=True)]
-_NoDiscover = Annotated[bool, typer.Option("--no-discover", hidden=True)]
-_NoShare = Annotated[bool, typer.Option("--no-share", hidden=True)]
-_Linger = Annotated[str | None, typer.Option("--linger", metavar="T", hidden=True)]
 _Locked = Annotated[
     bool, typer.Option("--locked", help="Exactly what diachunk.lock says, or fail; never writes it.")
 ]
@@ -82,6 +81,7 @@ class _Options:
     into: tuple[str, ...]
     place: bool
     dry_run: bool
+    company: Company
 
     @property
     def names(self) -> bool:
@@ -113,6 +113,7 @@ class _Part:
 def fetch(
     target: OptionalTarget = None,
     origin: Origins = None,
+    peer: Peers = None,
     component: Components = None,
     include: _Include = None,
     exclude: _Exclude = None,
@@ -123,15 +124,15 @@ def fetch(
     locked: _Locked = False,
     update: _Update = False,
     max_down: MaxDown = None,
+    max_up: MaxUp = None,
+    no_discover: NoDiscover = False,
+    no_share: NoShare = False,
+    linger: Linger = None,
     patience: _Patience = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
-    max_up: _MaxUp = None,
-    no_discover: _NoDiscover = False,
-    no_share: _NoShare = False,
-    linger: _Linger = None,
 ) -> None:
     """Get a checkpoint: all of it, verified and resumable.
 
@@ -140,12 +141,19 @@ def fetch(
     it; else what your config names.
 
     Prints the checkpoint's directory, and nothing else, on stdout. Stopped or failed, it loses nothing: run
-    the same again and it resumes.
+    the same again and it resumes. While it runs it takes from the machines of this network that have it, and
+    gives them what it has verified; then it stays for those that are not done yet.
     """
     talk = Talk(as_json=as_json, quiet=quiet, verbose=verbose)
-    rate_of(max_up), seconds_of(linger)
     options = _Options(
-        tuple(origin or ()), force, rate_of(max_down), seconds_of(patience), tuple(into or ()), place, dry_run
+        tuple(origin or ()),
+        force,
+        rate_of(max_down),
+        seconds_of(patience),
+        tuple(into or ()),
+        place,
+        dry_run,
+        Company(tuple(peer or ()), rate_of(max_up), seconds_of(linger), not no_discover, not no_share),
     )
     part = _Part(tuple(component or ()), tuple(include or ()), tuple(exclude or ()), to)
     if target is None:
@@ -162,50 +170,79 @@ def fetch(
 
 
 def _fetch_one(talk: Talk, target: str, part: _Part, options: _Options) -> None:
-    import diachunk
-    from diachunk.cli import pace
-    from diachunk.cli.fetch_lines import Outlook, announce, books, conclude, naming_strangers
-    from diachunk.cli.progress import show_progress
-    from diachunk.cli.tally import Tally
-    from diachunk.cli.waiting import saying_who_is_asked
+    from diachunk.api.sharing import Sharing
+    from diachunk.cli.asking import plainly, takes_stranger
+    from diachunk.cli.fetch_lines import books, conclude, stay
     from diachunk.config import load_config
 
     config = load_config()
-    outlook = Outlook(options.max_down_bps or config.max_down_bps, pace.recall(config.home))
-    with stopping_means(_KEPT):
-        with saying_who_is_asked(talk, (target,)):
-            plan = diachunk.plan(
-                target,
-                origins=options.origins,
-                components=part.components,
-                include=part.include,
-                exclude=part.exclude,
-                to=part.to,
-            )
-        announce(talk, plan, outlook, dry_run=options.dry_run)
-        if options.dry_run:
-            talk.emit("done", dry_run=True)
-            return
-        tally = Tally({each.name: each.total_bytes for each in plan.components})
-        with naming_strangers(target, plan), show_progress(talk, tally) as listener:
-            snapshot = diachunk.fetch(
-                plan,
-                origins=options.origins,
-                components=part.components,
-                to=part.to,
-                force=options.force,
-                max_down_bps=options.max_down_bps,
-                patience_s=options.patience_s,
-                names=options.names,
-                progress=listener,
-            )
-    if outlook.max_down_bps is None:
-        pace.remember(config.home, snapshot.report.fetched_bytes, snapshot.report.elapsed_s)
-    conclude(talk, snapshot.report)
-    if options.place or options.into:
-        _place(talk, snapshot, part.components, options.into)
-    talk.result(os.fspath(snapshot))
+    how = options.company.how(config, takes_stranger(talk))
+    with Sharing(config, how, plainly(talk)) as sharing:
+        with stopping_means(_KEPT):
+            snapshot = _fetched(talk, target, part, options, sharing)
+        conclude(talk, snapshot.report)
+        if options.place or options.into:
+            _place(talk, snapshot, part.components, options.into)
+        talk.result(os.fspath(snapshot))
+        stay(talk, sharing, os.fspath(snapshot))
     talk.emit("done", directory=os.fspath(snapshot), id=snapshot.manifest.hex_id, **books(snapshot.report))
+
+
+def _fetched(talk: Talk, target: str, part: _Part, options: _Options, sharing: Sharing) -> Snapshot:
+    import diachunk
+    from diachunk.cli import pace
+    from diachunk.cli.fetch_lines import Outlook, announce, naming_strangers, peer_rates
+    from diachunk.cli.progress import show_progress
+    from diachunk.cli.tally import Tally
+
+    home = sharing.config.home
+    outlook = Outlook(options.max_down_bps or sharing.config.max_down_bps, pace.recall(home))
+    plan = _plan(target, part, options, sharing, talk)
+    if plan.fetch_bytes and not options.dry_run:
+        sharing.open()
+    announce(talk, plan, outlook, sharing=sharing, dry_run=options.dry_run)
+    if options.dry_run:
+        talk.emit("done", dry_run=True)
+        raise typer.Exit
+    tally = Tally({each.name: each.total_bytes for each in plan.components})
+    with (
+        naming_strangers(target, plan),
+        show_progress(talk, tally) as listener,
+        sharing.telling(listener),
+    ):
+        snapshot = diachunk.fetch(
+            plan,
+            origins=options.origins,
+            components=part.components,
+            to=part.to,
+            force=options.force,
+            max_down_bps=options.max_down_bps,
+            patience_s=options.patience_s,
+            names=options.names,
+            sharing=sharing,
+            progress=listener,
+        )
+    pace.remember_peers(home, peer_rates(snapshot.report))
+    if outlook.max_down_bps is None:
+        pace.remember(home, snapshot.report.fetched_bytes, snapshot.report.elapsed_s)
+    return snapshot
+
+
+def _plan(target: str, part: _Part, options: _Options, sharing: Sharing, talk: Talk) -> Plan:
+    import diachunk
+    from diachunk.cli.waiting import saying_who_is_asked
+
+    with saying_who_is_asked(talk, (target,), company=bool(sharing.how)):
+        return diachunk.plan(
+            target,
+            origins=options.origins,
+            components=part.components,
+            include=part.include,
+            exclude=part.exclude,
+            to=part.to,
+            settings=sharing.config,
+            sharing=sharing,
+        )
 
 
 def _place(talk: Talk, snapshot: Snapshot, components: tuple[str, ...], into: tuple[str, ...]) -> None:
@@ -228,6 +265,7 @@ def _fetch_set(talk: Talk, options: _Options, *, locked: bool, update: bool) -> 
     from diachunk.api.sets.checkpoint_set import NothingNamed
     from diachunk.api.sets.locking import Locking
     from diachunk.api.sets.preloader import Preloader
+    from diachunk.cli.asking import plainly, takes_stranger
     from diachunk.cli.checkpoint_set import SetFetch, tell_how
 
     locking = Locking.EXACT if locked else Locking.UPDATE if update else Locking.KEEP
@@ -238,6 +276,8 @@ def _fetch_set(talk: Talk, options: _Options, *, locked: bool, update: bool) -> 
             force=options.force,
             max_down_bps=options.max_down_bps,
             patience_s=options.patience_s,
+            company=lambda config: options.company.how(config, takes_stranger(talk)),
+            listener=plainly(talk),
         )
     except NothingNamed as error:
         names = known_names()
@@ -246,12 +286,18 @@ def _fetch_set(talk: Talk, options: _Options, *, locked: bool, update: bool) -> 
         )
         tell_how(talk, UsageError("name a checkpoint to fetch", hint=known), names)
         raise typer.Exit(error.exit_code) from error
-    with stopping_means(_KEPT):
-        fetching = SetFetch(talk, preloader, options.into, hints=options.place)
-        plan = fetching.plan()
-        fetching.announce(plan, dry_run=options.dry_run)
-        if not options.dry_run:
+    with preloader:
+        with stopping_means(_KEPT):
+            fetching = SetFetch(talk, preloader, options.into, hints=options.place)
+            plan = fetching.plan()
+            if plan.fetch_bytes and not options.dry_run:
+                preloader.sharing.open()
+            fetching.announce(plan, dry_run=options.dry_run)
+            if options.dry_run:
+                return
             fetching.carry_out(plan)
+        fetching.stay()
+        fetching.done(plan)
 
 
 def _kinds() -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,10 +10,12 @@ from urllib.parse import urlsplit
 
 from diachunk.cli import text
 from diachunk.cli.talk import Talk
-from diachunk.errors import TransferIncomplete, redact
+from diachunk.errors import Interrupted, TransferIncomplete, redact
 
 if TYPE_CHECKING:
     from diachunk.api.placing import Placed
+    from diachunk.api.sharing import Sharing
+    from diachunk.schedule.health import Health
     from diachunk.transfer.assemble import Report
     from diachunk.transfer.plan import Plan
 
@@ -50,17 +52,22 @@ class Outlook:
         return f"{time}; takes {text.size(disk_bytes)} of disk, {text.size(free_bytes)} free"
 
 
-def announce(talk: Talk, plan: Plan, outlook: Outlook, *, dry_run: bool = False) -> None:
-    """Says what is to be done, and about how long it takes."""
+def announce(
+    talk: Talk, plan: Plan, outlook: Outlook, *, sharing: Sharing | None = None, dry_run: bool = False
+) -> None:
+    """Says what is to be done, with whom, and about how long it takes."""
     if dry_run and not talk.as_json:
         talk.result("\n".join([*opening(plan, outlook), *_parts(plan)]))
     else:
-        talk.say("\n".join(opening(plan, outlook)))
-    emit_plan(talk, plan, outlook)
+        talk.say("\n".join(opening(plan, outlook, sharing)))
+    emit_plan(talk, plan, outlook, sharing)
 
 
-def emit_plan(talk: Talk, plan: Plan, outlook: Outlook, **more: object) -> None:
+def emit_plan(
+    talk: Talk, plan: Plan, outlook: Outlook, sharing: Sharing | None = None, **more: object
+) -> None:
     """The event `plan`."""
+    port = None if sharing is None else sharing.port
     talk.emit(
         "plan",
         name=plan.name,
@@ -86,18 +93,19 @@ def emit_plan(talk: Talk, plan: Plan, outlook: Outlook, **more: object) -> None:
         free_bytes=plan.free_bytes,
         origins=[redact(each) for each in plan.origins],
         expected_s=outlook.expected_s(plan.fetch_bytes),
-        sharing=False,
+        sharing=port is not None,
+        port=port,
         **more,
     )
 
 
-def opening(plan: Plan, outlook: Outlook) -> list[str]:
+def opening(plan: Plan, outlook: Outlook, sharing: Sharing | None = None) -> list[str]:
     """One line what there is to fetch, one about time and disk if there is anything to do."""
     here = plan.present_bytes + plan.reuse_bytes
     parts = [f"{text.size(plan.fetch_bytes)} to fetch"]
     if here:
         parts.append(f"{text.size(here)} here already")
-    first = f"{text.ref(plan.ref)}: {', '.join(parts)}; not sharing"
+    first = f"{text.ref(plan.ref)}: {', '.join(parts)}; {how_shared(sharing)}"
     if not plan.fetch_bytes and not plan.disk_bytes:
         return [first]
     return [first, outlook.line(plan.fetch_bytes, plan.disk_bytes, plan.free_bytes)]
@@ -117,7 +125,7 @@ def _parts(plan: Plan) -> list[str]:
         for each in plan.components
     ]
     origins = [f"origin: {redact(each)}" for each in plan.origins] or [
-        "no origin is known: name one with --origin URL"
+        "no origin is known: name one with --origin URL, or a machine that has it with --peer HOST"
     ]
     return [*text.columns([head, *rows], right=range(1, 6)), *origins, f"into: {plan.directory}"]
 
@@ -133,17 +141,70 @@ def conclude(talk: Talk, report: Report) -> None:
         if report.fetched_bytes:
             line += f" ({text.rate(report.fetched_bytes / seconds)})"
         line += f", reused {text.size(report.reused_bytes + report.present_bytes)}"
-        talk.say(f"{line}; {text.count(len(gave), 'source')}")
+        talk.say(f"{line}; {_from_whom(gave)}")
     for each in report.sources:
+        name = f"peer {each.label}" if each.peer else each.label
         if each.out or each.bad_chunks:
-            talk.say(f"  {each.label}: {each.out or each.last_fault}; do not trust it")
+            talk.say(f"  {name}: {each.out or each.last_fault}; do not trust it")
+        elif each.peer and not talk.verbose:
+            continue  # machines come and go: who has nothing to be ashamed of is not worth a line each
         elif each.faults or each.last_fault:
             failures = f" ({text.count(each.faults, 'failure')})" if each.faults else ""
-            talk.say(f"  {each.label}: {each.last_fault}{failures}")
+            talk.say(f"  {name}: {each.last_fault}{failures}")
         elif talk.verbose:
-            talk.say(f"  {each.label}: {text.size(each.verified_bytes)}")
+            talk.say(f"  {name}: {text.size(each.verified_bytes)}")
     if talk.verbose and report.wasted_bytes:
         talk.say(f"  {text.size(report.wasted_bytes)} came twice or were thrown away")
+
+
+def how_shared(sharing: Sharing | None) -> str:
+    """Whether a fetch shares, where, with whom; or why not."""
+    if sharing is not None and sharing.is_served:
+        return f"sharing through the `diachunk serve` on port {sharing.port}"
+    if sharing is not None and sharing.port is not None:
+        return f"sharing on port {sharing.port} with {sharing.audience}"
+    return "not sharing"
+
+
+def _from_whom(gave: Sequence[Health]) -> str:
+    """ "2 sources" without peers; else how much came from which kind."""
+    peers = [each for each in gave if each.peer]
+    if not peers:
+        return text.count(len(gave), "source")
+    origins = [each for each in gave if not each.peer]
+    parts = []
+    for kind, members in (("peer", peers), ("origin", origins)):
+        if members:
+            size_bytes = sum(each.verified_bytes for each in members)
+            parts.append(f"{text.size(size_bytes)} from {text.count(len(members), kind)}")
+    return ", ".join(parts)
+
+
+def peer_rates(report: Report) -> dict[str, int]:
+    """Bytes a second that other machines gave, those that gave anything."""
+    seconds = max(report.elapsed_s, 1e-3)
+    gave = (each for each in report.sources if each.peer and each.verified_bytes)
+    return {each.label: max(1, round(each.request_bps or each.verified_bytes / seconds)) for each in gave}
+
+
+def stay(talk: Talk, sharing: Sharing, directory: str) -> None:
+    """Stays for machines that are not done yet. All is done and said: Ctrl-C only ends the staying."""
+    told = False
+
+    def tell(count: int) -> None:
+        nonlocal told
+        if count and not told:
+            told = True
+            talk.say(
+                f"staying for {text.count(count, 'machine')} that {'is' if count == 1 else 'are'} not done yet, at "
+                f"most {text.duration(sharing.linger_s)}; Ctrl-C ends it, nothing is lost"
+            )
+        talk.emit("staying", machines=count, at_most_s=sharing.linger_s, directory=directory)
+
+    try:
+        sharing.linger(tell)
+    except (KeyboardInterrupt, Interrupted):
+        return
 
 
 def books(report: Report) -> dict[str, object]:
@@ -154,10 +215,12 @@ def books(report: Report) -> dict[str, object]:
         "reused_bytes": report.reused_bytes,
         "fetched_bytes": report.fetched_bytes,
         "wasted_bytes": report.wasted_bytes,
+        "from_peers_bytes": sum(each.verified_bytes for each in report.sources if each.peer),
         "elapsed_s": round(report.elapsed_s, 3),
         "sources": [
             {
                 "label": each.label,
+                "peer": each.peer,
                 "verified_bytes": each.verified_bytes,
                 "faults": each.faults,
                 "bad_chunks": each.bad_chunks,

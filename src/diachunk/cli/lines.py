@@ -126,6 +126,7 @@ class JsonLines:
             sources=[
                 {
                     "label": each.label,
+                    "peer": each.peer,
                     "rate_bps": round(each.rate_bps),
                     "in_flight": each.in_flight,
                     "verified_bytes": each.verified_bytes,

@@ -15,7 +15,23 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup, TyperOption
 
-from diachunk.cli import adopt, config, diff, doctor, fetch, gc, load, ls, place, publish, rm, show, verify
+from diachunk.cli import (
+    adopt,
+    config,
+    diff,
+    doctor,
+    fetch,
+    gc,
+    load,
+    ls,
+    peers,
+    place,
+    publish,
+    rm,
+    serve,
+    show,
+    verify,
+)
 from diachunk.cli import run as run_verb
 from diachunk.cli.options import HELP_NAMES, Command
 from diachunk.cli.talk import OutputClosed, report_error, to_stderr
@@ -24,7 +40,7 @@ from diachunk.version import __version__
 
 GROUPS = {
     "daily": ("fetch", "run", "load", "verify", "ls"),
-    "sharing": ("publish",),
+    "sharing": ("serve", "peers", "publish"),
     "integrate": ("place", "adopt", "show", "diff", "config"),
     "care": ("doctor", "rm", "gc"),
 }
@@ -104,6 +120,8 @@ for _verb in (
     verify.verify,
     load.load,
     ls.ls,
+    serve.serve,
+    peers.peers,
     publish.publish,
     place.place,
     adopt.adopt,

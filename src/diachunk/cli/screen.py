@@ -191,7 +191,7 @@ def _explanation(tally: Tally, width: int, sources_max: int) -> Iterator[Text]:
         line.append("limited by: ", style="dim").append("measuring")
     yield _clipped(line, width)
     sources = sorted(tally.sources, key=_worth_showing)
-    labels = min(_LABEL_MAX, max((len(each.label) for each in sources), default=0))
+    labels = min(_LABEL_MAX, max((len(_label(each)) for each in sources), default=0))
     for source in sources[:sources_max]:
         yield _source_line(source, labels, width)
     if len(sources) > sources_max:
@@ -202,8 +202,12 @@ def _worth_showing(source: SourceStatus) -> tuple[bool, float]:
     return not source.state and not source.in_flight, -source.rate_bps
 
 
+def _label(source: SourceStatus) -> str:
+    return f"peer {source.label}" if source.peer else source.label
+
+
 def _source_line(source: SourceStatus, label_width: int, width: int) -> Text:
-    label = text.clip(source.label, label_width).ljust(label_width)
+    label = text.clip(_label(source), label_width).ljust(label_width)
     line = Text(f"  {label}")
     if source.state:
         line.append(f"  {text.clip(source.state, max(0, width - label_width - 4))}", style="yellow")

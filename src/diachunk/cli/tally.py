@@ -182,10 +182,11 @@ class Tally:
         if self.status.limited_by:
             return self.status.limited_by
         # A slow source may not have finished a single chunk yet, but it is all that anybody waits for.
-        busy = [each.label for each in self.sources if each.in_flight]
+        busy = [each for each in self.sources if each.in_flight]
         if not busy:
             return ""
-        return f"origin {busy[0]}" + (f" and {len(busy) - 1} more" if len(busy) > 1 else "")
+        first = f"{'peer' if busy[0].peer else 'origin'} {busy[0].label}"
+        return first + (f" and {len(busy) - 1} more" if len(busy) > 1 else "")
 
     @property
     def waiting_for(self) -> str:
@@ -203,5 +204,5 @@ class Tally:
             more = f" and {len(asked) - 1} more" if len(asked) > 1 else ""
             return f"waiting for an answer from {asked[0]}{more}"
         if self.sources:
-            return "no origin gives anything; add --origin URL, or wait"
-        return "no origin is known; add --origin URL"
+            return "nobody gives anything; add --origin URL or --peer HOST, or wait"
+        return "no origin is known; add --origin URL or --peer HOST"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from diachunk.cli import text
@@ -13,13 +13,19 @@ from diachunk.cli.talk import Talk
 
 _FIRST_S = 2.0
 _AGAIN_S = 10.0
+hushed = threading.Event()
+"""Set while a person is asked something: they know what is waited for."""
 
 
 @contextmanager
-def saying_who_is_asked(talk: Talk, targets: tuple[str, ...]) -> Iterator[None]:
-    """Says every ten seconds for whom the block waits, the first time after two."""
+def saying_who_is_asked(talk: Talk, targets: tuple[str, ...], *, company: bool = False) -> Iterator[None]:
+    """Says every ten seconds for whom the block waits, the first time after two.
+
+    Args:
+        company: whether other machines are asked.
+    """
     over = threading.Event()
-    thread = threading.Thread(target=_say, args=(talk, targets, over), daemon=True)
+    thread = threading.Thread(target=_say, args=(talk, _who_of(targets, company), over), daemon=True)
     thread.start()
     try:
         yield
@@ -28,17 +34,23 @@ def saying_who_is_asked(talk: Talk, targets: tuple[str, ...]) -> Iterator[None]:
         thread.join(1.0)
 
 
-def _say(talk: Talk, targets: tuple[str, ...], over: threading.Event) -> None:
+def _say(talk: Talk, who: Callable[[], str], over: threading.Event) -> None:
     started_at = time.monotonic()
     pause_s = _FIRST_S
     while not over.wait(pause_s):
         pause_s = _AGAIN_S
-        line = f"{_who(targets)} for {text.duration(time.monotonic() - started_at)}; Ctrl-C stops it, nothing is lost"
+        if hushed.is_set():
+            continue
+        line = f"{who()} for {text.duration(time.monotonic() - started_at)}; Ctrl-C stops it, nothing is lost"
         talk.say(line)
         talk.emit("notice", text=line)
 
 
-def _who(targets: tuple[str, ...]) -> str:
+def _who_of(targets: tuple[str, ...], company: bool) -> Callable[[], str]:
+    return lambda: _who(targets, company)
+
+
+def _who(targets: tuple[str, ...], company: bool) -> str:
     # Its library is loaded when it is asked, and only then.
     if "huggingface_hub" in sys.modules:
         from diachunk.sources.hub_access import hub_access
@@ -46,4 +58,4 @@ def _who(targets: tuple[str, ...]) -> str:
         return f"waiting for the Hub ({hub_access().endpoint.partition('://')[2]})"
     if any(each.startswith(("http://", "https://")) for each in targets):
         return "waiting for the manifest's server"
-    return "looking at what is here"
+    return "asking the machines of this network" if company else "looking at what is here"

@@ -28,13 +28,16 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
-    """One source now. `state` is "" while all is well, else what is wrong, for a person."""
+    """One source now. `state` is "" while all is well, else what is wrong, for a person; `peer`: another machine
+    that runs diachunk.
+    """
 
     label: str
     rate_bps: float
     in_flight: int
     verified_bytes: int
     state: str
+    peer: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ class Reporter:
                     each.in_flight,
                     each.verified_bytes,
                     state_of(each, now),
+                    each.peer,
                 )
                 for each in healths
                 if each.tier is Tier.NETWORK
@@ -72,9 +73,10 @@ class Reporter:
 
     def _limited_by(self, rate_bps: float) -> str:
         what, name = self._desk.meter.limited_by()
-        if not rate_bps or not name:
-            return ""
-        return f"origin {name}" if what is Spent.NETWORK else name
+        if not rate_bps or not name or what is not Spent.NETWORK:
+            return name if rate_bps else ""
+        peers = {each.label for each in self._desk.schedule.healths() if each.peer}
+        return f"{'peer' if name.partition(' ')[0] in peers else 'origin'} {name}"
 
 
 def state_of(health: Health, now: float) -> str:

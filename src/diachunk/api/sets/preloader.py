@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from diachunk.api.context import Context
 from diachunk.api.fetching import Snapshot, fetch
@@ -15,7 +16,8 @@ from diachunk.api.sets.checkpoint_set import NothingNamed, Planned, PreloadPlan
 from diachunk.api.sets.lockfile import Entry
 from diachunk.api.sets.locking import Locking, ProjectLock
 from diachunk.api.sets.placing import fitting
-from diachunk.config import load_config
+from diachunk.api.sharing import Sharing, Sociable
+from diachunk.config import Config, load_config
 from diachunk.errors import DiachunkError, Interrupted, StoreError, TrustError, UsageError
 from diachunk.manifest import Manifest
 from diachunk.manifest.names import parse_ref
@@ -36,10 +38,13 @@ class Preloader:
         named_by: the file whose set it is.
         lock: its lock; None where the set is not a project's.
         max_down_bps: the cap on the rate, or None.
+        sharing: other machines, one node for the whole set; ends with the `with` block around all.
 
     Args:
         project: a `diachunk.toml` or the directory that holds it; by default that of the working directory,
             if there is one.
+        company: how far to go towards other machines, given the settings.
+        listener: told what goes wrong with them.
         home: the store, in place of the configured one.
         The others are those of `fetch`.
 
@@ -56,6 +61,8 @@ class Preloader:
         force: bool = False,
         max_down_bps: int | None = None,
         patience_s: float | None = None,
+        company: Callable[[Config], Sociable] = lambda config: Sociable(),
+        listener: Listener = silent,
         home: str | os.PathLike[str] | None = None,
     ) -> None:
         file = find_project_file() if project is None else _project_file(Path(project))
@@ -72,6 +79,7 @@ class Preloader:
         self._force = force
         self._patience_s = self.config.limits.patience_s if patience_s is None else patience_s
         self.lock = self._open_lock(file, locking)
+        self.sharing = Sharing(self.config, company(self.config), listener)
         self._taken: dict[tuple[Path, str], Manifest] = {}
 
     def _open_lock(self, file: Path | None, locking: Locking) -> ProjectLock | None:
@@ -93,6 +101,14 @@ class Preloader:
         """
         if self.lock is not None:
             self.lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.sharing.close()
 
     # --- plan ----------------------------------------------------------------------------------------------
 
@@ -151,6 +167,7 @@ class Preloader:
             exclude=wanted.exclude if of_hub else (),
             to=wanted.to,
             settings=self.config,
+            sharing=self.sharing,
         )
 
     def _sums(self, plans: Sequence[tuple[WantedCheckpoint, Plan]]) -> tuple[int, int, int, int, int]:
@@ -200,6 +217,7 @@ class Preloader:
             max_down_bps=self.max_down_bps,
             patience_s=self._patience_s,
             names=names,
+            sharing=self.sharing,
             progress=progress,
             settings=self.config,
         )

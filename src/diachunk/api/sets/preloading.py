@@ -9,6 +9,7 @@ from diachunk.api.fetching import Snapshot
 from diachunk.api.sets.checkpoint_set import Preloaded, PreloadFailed, PreloadPlan
 from diachunk.api.sets.locking import Locking
 from diachunk.api.sets.preloader import Preloader
+from diachunk.api.sharing import Sociable, named
 from diachunk.errors import DiachunkError, Interrupted
 from diachunk.transfer.progress import Listener, silent
 
@@ -23,6 +24,11 @@ def preload(
     force: bool = False,
     max_down_bps: int | None = None,
     patience_s: float | None = None,
+    peers: Iterable[str] = (),
+    discover: bool = False,
+    share: bool = False,
+    max_up_bps: int | None = None,
+    linger_s: float | None = None,
     progress: Listener = silent,
     home: str | os.PathLike[str] | None = None,
 ) -> Preloaded:
@@ -36,7 +42,8 @@ def preload(
         place: show them where their manifests hint, where neither the settings nor `into` say.
         into: kinds of place, or directories, for all of them.
         progress: as of `fetch`; the bytes add up over all of them.
-        origins, force, max_down_bps, patience_s, home: as of `fetch`.
+        origins, force, max_down_bps, patience_s, home: as of `fetch`; so are peers, discover, share, max_up_bps and
+            linger_s, with one node for all of them.
 
     Raises:
         UsageError: nothing is named, or the settings, the project file or its lock are wrong.
@@ -51,17 +58,25 @@ def preload(
         force=force,
         max_down_bps=max_down_bps,
         patience_s=patience_s,
+        company=lambda config: Sociable(named(peers), share, discover, max_up_bps, linger_s),
+        listener=progress,
         home=home,
     )
+    with preloader:
+        done = _all_of(preloader, tuple(into), hints=place, progress=progress)
+        preloader.sharing.linger()
+    return done
+
+
+def _all_of(preloader: Preloader, given: tuple[str, ...], *, hints: bool, progress: Listener) -> Preloaded:
     done: list[Snapshot] = []
     failures: list[tuple[str, DiachunkError]] = []
-    given = tuple(into)
     planned = preloader.plan().checkpoints
     for each in planned:
         try:
-            names = preloader.goes_to_hub(each.wanted, given, hints=place)
+            names = preloader.goes_to_hub(each.wanted, given, hints=hints)
             snapshot = preloader.fetch(each, progress, names=names)
-            preloader.place(each.wanted, snapshot.manifest, given, hints=place)
+            preloader.place(each.wanted, snapshot.manifest, given, hints=hints)
             done.append(snapshot)
         except Interrupted:
             raise
