@@ -256,16 +256,18 @@ def _manifest_of(stated: StatedCheckpoint, hashes: dict[Digest, Hashes]) -> Mani
             )
         components.append(Component(component.name, tuple(entries), dict(component.upstream)))
     rules = {each.rule for each in hashes.values()} - {RULE}
-    places = [
+    chunking = min(rules) if rules else RULE
+    return with_hints(build(stated.name, stated.revision, components, chunking=chunking), stated)
+
+
+def with_hints(manifest: Manifest, stated: StatedCheckpoint) -> Manifest:
+    """The manifest with the hints that follow from what is stated, and no others."""
+    places = tuple(
         {"kind": kind, "component": component.name}
         for component in stated.components
         for kind in component.places
-    ]
-    manifest = build(
-        stated.name, stated.revision, components, chunking=min(rules) if rules else RULE, places=places
     )
-    hints = _hints(stated)
-    return replace(manifest, hints_extra=hints) if hints else manifest
+    return replace(manifest, origins=(), places=places, hints_extra=_hints(stated))
 
 
 def _hints(stated: StatedCheckpoint) -> dict[str, object]:

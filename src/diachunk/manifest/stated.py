@@ -12,7 +12,7 @@ from typing import Any
 from diachunk.digest import Digest, digest_of
 from diachunk.errors import ManifestError
 from diachunk.limits import CHUNK_BYTES, Limits
-from diachunk.manifest.model import DEFAULT_REVISION, ChunkList
+from diachunk.manifest.model import DEFAULT_REVISION, ChunkList, FileEntry, Manifest
 from diachunk.manifest.paths import fold, path_fault
 from diachunk.manifest.strict_json import quote
 
@@ -116,6 +116,33 @@ class StatedCheckpoint:
         chunks = sum(-(-file.size // CHUNK_BYTES) for file in self.walk())
         if chunks > limits.manifest_chunks_max:
             raise ManifestError(f"{self.ref}: {self.total_bytes:,} bytes are more than a manifest can hold")
+
+
+def matches_statement(manifest: Manifest, stated: StatedCheckpoint) -> bool:
+    """Whether a manifest claims to be of the very files that upstream states: the same components from the same
+    upstreams, and each file with its path, size and stated digest.
+
+    It remains a claim: what is fetched by it counts only once its whole files have the digests that were stated.
+    """
+    if manifest.ref != stated.ref or len(manifest.components) != len(stated.components):
+        return False
+    for component, said in zip(manifest.components, stated.components, strict=True):
+        if (component.name, dict(component.upstream)) != (said.name, dict(said.upstream)):
+            return False
+        files = {file.path: file for file in component.files}
+        if len(files) != len(said.files) or any(file.path not in files for file in said.files):
+            return False
+        if not all(_claims(files[file.path], file) for file in said.files):
+            return False
+    return True
+
+
+def _claims(entry: FileEntry, stated: StatedFile) -> bool:
+    if entry.size != stated.size:
+        return False
+    same_sha256 = not stated.sha256 or entry.sha256 == stated.sha256
+    same_git = not stated.git or entry.git == stated.git
+    return same_sha256 and same_git and bool(stated.sha256 or stated.git)
 
 
 def _check_paths(component: StatedComponent, limits: Limits) -> None:
