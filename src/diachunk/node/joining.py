@@ -25,6 +25,7 @@ _THREAD_FROM_CHUNKS = 20_000
 """From so many chunks on, numbering them takes a thread: it would hold up the loop."""
 _USELESS_S = 30.0
 _REQUESTS = 4
+_SOON_S = 0.2
 _CROWD = 160
 """So many answers a second from all nodes together are asked for."""
 
@@ -43,8 +44,10 @@ class Joined:
         self._attending: dict[Company, Attendance] = {}
         self._waiting: dict[Company, None] = {}
         self._told: set[Address] = set()
+        self._hashes: dict[Address, int] = {}
         self._stopping: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._due: asyncio.TimerHandle | None = None
         self._ready = self._loop.create_task(self._prepare(), name="diachunk-numbering")
 
     # --- the session's side --------------------------------------------------------------------------------
@@ -106,10 +109,12 @@ class Joined:
 
     def news(self, one: Subscription, gained: Sequence[int] | None) -> None:
         self._around.roster.heard(one.address)
+        self._soon()
         for attendance in self._attending.values():
             attendance.news(one, gained)
 
     def silent(self, one: Subscription) -> None:
+        self._soon()
         for attendance in self._attending.values():
             attendance.silent(one.address)
         if one.neighbour.lie and one.address not in self._told:
@@ -126,11 +131,23 @@ class Joined:
 
     # --- once a second, and when somebody comes --------------------------------------------------------------
 
+    def _soon(self) -> None:
+        """Who takes part may have changed. Looked at once for all that is heard at about the same time."""
+        if self._due is None and not self._closed:
+            self._due = self._loop.call_later(_SOON_S, self._update)
+
     def tick(self) -> None:
         """Brings everything up to date: whom to listen to, who takes part, what is wanted here."""
+        if not self._closed and self._numbering is not None:
+            self._choose(self._numbering.bits)
+            self._update()
+
+    def _update(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
         if self._closed or self._numbering is None:
             return
-        self._choose(self._numbering.bits)
         members = self._members()
         listening = any(each.has is None and not each.ended for each in self._subscriptions.values())
         expects = listening or bool(members) or self._around.is_looking()
@@ -147,7 +164,7 @@ class Joined:
         order: list[tuple[int, int, Address]] = []
         for address, neighbour in around.neighbours.items():
             if neighbour.reached or address in self._subscriptions:
-                order.append((self._group(neighbour), hash_of(self.manifest_id, str(address)), address))
+                order.append((self._group(neighbour), self._hash_of(address), address))
         order.sort()
         chosen = {address for _, _, address in order[: around.limits.neighbours_max]}
         for address in [each for each in self._subscriptions if each not in chosen]:
@@ -163,6 +180,14 @@ class Joined:
                 one.start()
             elif one is not None and one.has is None and neighbour.reached and one.failures:
                 one.poke()
+
+    def _hash_of(self, address: Address) -> int:
+        known = self._hashes.get(address)
+        if known is None:
+            if len(self._hashes) >= 2 * self._around.limits.peers_known_max:
+                self._hashes.clear()
+            known = self._hashes[address] = hash_of(self.manifest_id, str(address))
+        return known
 
     def _group(self, neighbour: Neighbour) -> int:
         """Of how much use it is to listen to it; 0 is most. Whom the user named always comes first."""
@@ -237,6 +262,8 @@ class Joined:
 
     async def close(self) -> None:
         self._closed = True
+        if self._due is not None:
+            self._due.cancel()
         for company in [*self._attending, *self._waiting]:
             company.expects_more(False)
         self._attending.clear()

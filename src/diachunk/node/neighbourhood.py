@@ -28,6 +28,7 @@ from diachunk.sources.secret import Secret
 from diachunk.transfer.progress import Listener, silent
 
 _TICK_S = 1.0
+_IDLE_TICK_S = 5.0
 _DIAL_S = 0.25
 _AT_ONCE = 16
 _LOOKING_S = 3.0
@@ -102,6 +103,7 @@ class Neighbourhood:
         self._tries: dict[Address, _Try] = {}
         self._joined: dict[Digest, Joined] = {}
         self._changed = asyncio.Event()
+        self._begun = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._discovery: object = None
         self._began_at = float("-inf")
@@ -162,6 +164,7 @@ class Neighbourhood:
         joined = self._joined.get(manifest.id)
         if joined is None:
             joined = self._joined[manifest.id] = Joined(manifest, self, listener)
+            self._begun.set()
             self._greeting.soon()
         return joined
 
@@ -295,7 +298,7 @@ class Neighbourhood:
             pending = self._call_those_due()
             self._changed.clear()
             try:
-                async with asyncio.timeout(_DIAL_S if pending else _TICK_S * 5):
+                async with asyncio.timeout(_DIAL_S if pending else _IDLE_TICK_S):
                     await self._changed.wait()
             except TimeoutError:
                 continue
@@ -385,7 +388,14 @@ class Neighbourhood:
             self._forget()
             for joined in self._joined.values():
                 joined.tick()
-            await asyncio.sleep(_TICK_S if self._joined else _TICK_S * 5)
+            if self._joined:
+                await asyncio.sleep(_TICK_S)
+                continue
+            try:
+                async with asyncio.timeout(_IDLE_TICK_S):
+                    await self._begun.wait()
+            except TimeoutError:
+                continue
 
     def _forget(self) -> None:
         self.roster.expire()
