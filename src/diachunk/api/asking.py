@@ -18,7 +18,7 @@ def ask_for_name(name: str, revision: str, context: Context) -> Manifest | None:
     if context.sharing is None:
         return None
     known = known_of(name, revision, context.config, context.store.catalog)
-    choice = choose(name, revision, _offers(name, revision, context), known, context.sharing.how.ask)
+    choice = choose(name, revision, offers_of(name, revision, context), known, context.sharing.how.ask)
     return None if choice is None else _take(choice, context, f"the name {name}@{revision}")
 
 
@@ -31,7 +31,7 @@ def ask_for_newer(name: str, revision: str, context: Context) -> Manifest | None
     if context.sharing is None:
         return None
     known = known_of(name, revision, context.config, context.store.catalog)
-    choice = newer(name, revision, _offers(name, revision, context), known)
+    choice = newer(name, revision, offers_of(name, revision, context), known)
     return None if choice is None else _take(choice, context, f"the name {name}@{revision}")
 
 
@@ -47,8 +47,10 @@ def ask_for_id(manifest_id: Digest, context: Context) -> Manifest | None:
     return manifest
 
 
-def _offers(name: str, revision: str, context: Context) -> list[Offer]:
-    assert context.sharing is not None
+def offers_of(name: str, revision: str, context: Context) -> list[Offer]:
+    """What other machines say that a name stands for; nothing where this call has no company."""
+    if context.sharing is None:
+        return []
     found = context.sharing.refs(name, revision)
     return [Offer(each.address, How(each.how), each.id, each.manifest) for each in found]
 

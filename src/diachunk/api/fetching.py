@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from diachunk.api.asking import offers_of
 from diachunk.api.context import Context
-from diachunk.api.drafting import draw
 from diachunk.api.foreign.claims import adopt_known
 from diachunk.api.recipes import Pick, remember, state_or_drawn
 from diachunk.api.sharing import Sharing, Sociable, named, sharing_or_new
 from diachunk.api.targets import By, Resolved, Upstream, look_up
+from diachunk.api.trust.stated import draw_in_company
 from diachunk.config import Config
 from diachunk.errors import TrustError, UsageError
 from diachunk.manifest import Manifest
@@ -197,8 +198,13 @@ def _manifest(order: _Order, context: Context, progress: Listener) -> tuple[Mani
     if isinstance(known, Manifest):
         return known, None
     refuse_parts(known, order.components)
-    manifest, report = draw(
-        known, context, origins=order.origins, max_down_bps=order.max_down_bps, listener=progress
+    manifest, report = draw_in_company(
+        known,
+        lambda: offers_of(known.name, known.revision, context),
+        context,
+        origins=order.origins,
+        max_down_bps=order.max_down_bps,
+        listener=progress,
     )
     _check_pin(manifest, context)
     remember(recipe, known, manifest, context)
