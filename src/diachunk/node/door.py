@@ -88,16 +88,15 @@ class Door(asyncio.Protocol):
         self._inner.connection_made(transport)
 
     def _refuse(self, status: str, why: str) -> None:
-        assert_transport = self._transport
         self._hall.metrics.refused()
         text = json.dumps({"error": why})
         retry = "Retry-After: 1\r\n" if status.startswith("503") else ""
-        if assert_transport is not None:
-            assert_transport.write(
+        if self._transport is not None:
+            self._transport.write(
                 f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n"
                 f"{retry}Connection: close\r\n\r\n{text}".encode()
             )
-            assert_transport.close()
+            self._transport.close()
 
     def _expect(self) -> None:
         """The rest of a request has so long to come."""
@@ -160,9 +159,10 @@ class Door(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._inner is None or self._transport is None:
+        transport, self._transport = self._transport, None
+        if self._inner is None or transport is None:
             return
-        self._hall.doors.pop(self._transport, None)
+        self._hall.doors.pop(transport, None)
         self._hall.metrics.connections = len(self._hall.doors)
         self._hall.by_address[self._host] -= 1
         if not self._hall.by_address[self._host]:

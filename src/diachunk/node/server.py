@@ -21,6 +21,7 @@ from diachunk.node.state import STATE, State
 _LOG = logging.getLogger("diachunk.node")
 _HALL: web.AppKey[Hall] = web.AppKey("diachunk_hall", Hall)
 _IDLE_S = 60.0
+_BACKLOG = 1024
 _SHUTDOWN_S = 2.0
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -142,7 +143,10 @@ async def serve_on(
         raise RuntimeError("the runner has no server")
     loop = asyncio.get_running_loop()
     state.port = listening[0].getsockname()[1]
-    servers = [await loop.create_server(lambda: Door(hall, server), sock=each) for each in listening]
+    servers = [
+        await loop.create_server(lambda: Door(hall, server), sock=each, backlog=_BACKLOG)
+        for each in listening
+    ]
     tasks = [
         loop.create_task(_follow_wants(state), name="diachunk-wants"),
         loop.create_task(_learn_name(state), name="diachunk-name"),
