@@ -73,7 +73,8 @@ class Roster:
         self._own: dict[Address, float] = {}
         self.on_change: Callable[[], None] = lambda: None
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
         return len(self._known)
 
     def __iter__(self) -> Iterator[Known]:
