@@ -182,13 +182,8 @@ def test_an_honest_machine_is_found_behind_a_liar(
     lie = telling(theirs, WRONG)
     context = Context.make(home)
     with Nginx(tree(tmp_path / "peer", vocoder_files())) as peer:
-        offers = [
-            offer(lie, 1),
-            offer(theirs, 2),
-            offer(theirs, 3),
-            offer(lie, 4),
-            offer(theirs, 5, How.NAMED),
-        ]
+        strangers = [offer(lie, host) for host in range(1, 5)]
+        offers = [*strangers, offer(theirs, 5, How.NAMED)]
         manifest, _ = draw_in_company(
             stated_by(context), lambda: offers, context, origins=[peer.url], listener=Told()
         )
