@@ -6,17 +6,19 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diachunk.api.context import Context
 from diachunk.api.load_files import StoreFiles
 from diachunk.api.load_options import LoadSettings
+from diachunk.api.load_wishes import Wishes
+from diachunk.digest import Digest
 from diachunk.errors import Interrupted
 from diachunk.loader.events import LoadEvent, LoadListener, LoadProgress
 from diachunk.manifest import FileEntry, Manifest
-from diachunk.schedule.work import BlobFacts, WorkList
+from diachunk.schedule.work import BlobFacts
 from diachunk.store.blobs import Presence
 from diachunk.transfer.progress import Event, How, Progress
 
@@ -42,6 +44,7 @@ class BackgroundFetch:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self._left = threading.Event()
+        self._wishes = Wishes()
         self._thread = threading.Thread(target=self._run, name="diachunk-fetch", daemon=True)
 
     def start(self) -> None:
@@ -57,7 +60,7 @@ class BackgroundFetch:
                 origins=settings.origins,
                 components=[self._component] if self._component else (),
                 patience_s=settings.patience_s,
-                first=headers_first,
+                first=self._wishes,
                 progress=self._listen,
                 home=settings.home,
             )
@@ -68,6 +71,10 @@ class BackgroundFetch:
         if self._left.is_set():
             raise Interrupted("stopped", hint="what is verified is kept")
         self._events.put(event)
+
+    def hasten(self, chunks: Sequence[Digest]) -> None:
+        """These chunks are wanted before others, in this order."""
+        self._wishes.add(chunks)
 
     @property
     def over(self) -> bool:
@@ -99,19 +106,6 @@ class BackgroundFetch:
         """Ends it. What is verified is kept."""
         self._left.set()
         self._thread.join(_END_S)
-
-
-def headers_first(work: WorkList) -> Iterator[int]:
-    """What the loader cannot do without: the indexes of shards, and the beginning of each safetensors file.
-
-    A PyTorch file has a header before each of its storages: it is loaded once most of it is there.
-    """
-    for number, blob in enumerate(work.blobs):
-        items = work.items_of(number)
-        if blob.path.endswith(".index.json"):
-            yield from items
-        elif blob.path.endswith(".safetensors"):
-            yield from items[:1]
 
 
 def told(event: Event) -> LoadEvent:
@@ -159,6 +153,7 @@ class FetchedFiles(StoreFiles):
 
         over = self._fetch.over
         if not over:
+            self._fetch.hasten([blob.facts.chunks.digest(damage.chunk)])
             self._pause()
         else:
             self._fetch.tick()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 _POLL_S = 0.02
@@ -23,6 +23,10 @@ class Arrivals(Protocol):
         ...
 
     def may_have(self, file: int, chunk: int) -> bool: ...
+
+    def hasten(self, chunks: Iterable[tuple[int, int]]) -> None:
+        """(file, chunk): these are wanted before others, in this order."""
+        ...
 
     def tick(self) -> None:
         """Passes on what the fetch tells.

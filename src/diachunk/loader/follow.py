@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from diachunk.bitmap import Bitmap
+from diachunk.digest import Digest
 from diachunk.errors import StoreError
 from diachunk.loader.blob import Blob
 from diachunk.schedule.work import BlobFacts
@@ -30,6 +31,10 @@ class Fetch(Protocol):
 
     def tick(self) -> None:
         """See `feed.Arrivals.tick`."""
+        ...
+
+    def hasten(self, chunks: Sequence[Digest]) -> None:
+        """These are wanted before others, in this order."""
         ...
 
 
@@ -53,6 +58,15 @@ class Following:
 
     def tick(self) -> None:
         self._fetch.tick()
+
+    def hasten(self, chunks: Iterable[tuple[int, int]]) -> None:
+        self._fetch.hasten(
+            [
+                self._blobs[file].facts.chunks.digest(chunk)
+                for file, chunk in chunks
+                if file not in self._whole
+            ]
+        )
 
     def look(self) -> None:
         over = self._fetch.over

@@ -126,7 +126,10 @@ def measure(pickled: bytes) -> None:
         for number, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
             if number == OPCODES_MAX:
                 raise TooLarge(f"its pickle has more than {OPCODES_MAX:,} opcodes")
-            gauge.take(opcode.name, argument)
+            step = _STEPS.get(opcode.name)
+            if step is None:
+                raise Unreadable(opcode.name)
+            step(gauge, argument)
     except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
         raise Unreadable("malformed") from error
 
@@ -139,26 +142,6 @@ class _Gauge:
     outer: list[list[_Value]] = field(default_factory=list)
     memo: dict[int, _Value] = field(default_factory=dict)
     work: int = 0
-
-    def take(self, name: str, argument: Any) -> None:
-        if name in _ATOMS:
-            self.stack.append(_ATOM)
-        elif name in _CONTAINERS:
-            self.stack.append(_Value())
-        elif name in _TEXTS:
-            self.stack.append(_Value(1 + len(argument) // 8))
-        elif name in _GETS:
-            self.stack.append(self.memo[argument])
-        elif name in _PUTS:
-            self.memo[argument] = self.stack[-1]
-        elif name in _TUPLES:
-            self.join(self.last(_TUPLES[name]))
-        elif name == "GLOBAL":
-            self.found(argument)
-        elif (step := _STEPS.get(name)) is not None:
-            step(self)
-        elif name not in ("PROTO", "STOP"):
-            raise Unreadable(name)
 
     def last(self, count: int) -> list[_Value]:
         items = self.stack[-count:]
@@ -216,23 +199,46 @@ class _Gauge:
             raise TooLarge(f"to read its pickle, more than {WORK_MAX:,} elements are hashed or copied")
 
 
-_ATOMS = frozenset(
-    ("NONE", "NEWFALSE", "NEWTRUE", "EMPTY_TUPLE", "BININT", "BININT1", "BININT2", "BINFLOAT", "LONG1")
-)
-_CONTAINERS = frozenset(("EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET"))
-_TEXTS = frozenset(("BINUNICODE", "SHORT_BINSTRING"))
-_GETS = frozenset(("BINGET", "LONG_BINGET"))
-_PUTS = frozenset(("BINPUT", "LONG_BINPUT"))
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_STEPS: dict[str, Callable[[_Gauge], None]] = {
-    "MARK": _Gauge.mark,
-    "TUPLE": lambda gauge: gauge.join(gauge.since_mark()),
-    "APPEND": lambda gauge: gauge.put(gauge.last(1)),
-    "APPENDS": lambda gauge: gauge.put(gauge.since_mark()),
-    "SETITEM": lambda gauge: gauge.put_keyed(gauge.last(2)),
-    "SETITEMS": lambda gauge: gauge.put_keyed(gauge.since_mark()),
-    "REDUCE": _Gauge.call,
-    "NEWOBJ": _Gauge.call,
-    "BUILD": _Gauge.build,
-    "BINPERSID": _Gauge.storage,
+def _atom(gauge: _Gauge, argument: Any) -> None:
+    gauge.stack.append(_ATOM)
+
+
+def _container(gauge: _Gauge, argument: Any) -> None:
+    gauge.stack.append(_Value())
+
+
+def _text(gauge: _Gauge, argument: Any) -> None:
+    gauge.stack.append(_Value(1 + len(argument) // 8))
+
+
+def _get(gauge: _Gauge, argument: Any) -> None:
+    gauge.stack.append(gauge.memo[argument])
+
+
+def _put(gauge: _Gauge, argument: Any) -> None:
+    gauge.memo[argument] = gauge.stack[-1]
+
+
+_ATOMS = ("NONE", "NEWFALSE", "NEWTRUE", "EMPTY_TUPLE", "BININT", "BININT1", "BININT2", "BINFLOAT", "LONG1")
+_STEPS: dict[str, Callable[[_Gauge, Any], None]] = {
+    **dict.fromkeys(_ATOMS, _atom),
+    **dict.fromkeys(("EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET"), _container),
+    **dict.fromkeys(("BINUNICODE", "SHORT_BINSTRING"), _text),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), _get),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), _put),
+    **dict.fromkeys(("PROTO", "STOP"), lambda gauge, _: None),
+    "GLOBAL": _Gauge.found,
+    "MARK": lambda gauge, _: gauge.mark(),
+    "TUPLE1": lambda gauge, _: gauge.join(gauge.last(1)),
+    "TUPLE2": lambda gauge, _: gauge.join(gauge.last(2)),
+    "TUPLE3": lambda gauge, _: gauge.join(gauge.last(3)),
+    "TUPLE": lambda gauge, _: gauge.join(gauge.since_mark()),
+    "APPEND": lambda gauge, _: gauge.put(gauge.last(1)),
+    "APPENDS": lambda gauge, _: gauge.put(gauge.since_mark()),
+    "SETITEM": lambda gauge, _: gauge.put_keyed(gauge.last(2)),
+    "SETITEMS": lambda gauge, _: gauge.put_keyed(gauge.since_mark()),
+    "REDUCE": lambda gauge, _: gauge.call(),
+    "NEWOBJ": lambda gauge, _: gauge.call(),
+    "BUILD": lambda gauge, _: gauge.build(),
+    "BINPERSID": lambda gauge, _: gauge.storage(),
 }

@@ -107,6 +107,7 @@ class Loading:
             **told,
         )
         check_room(job.plan, self._request.wanted, result_bytes)
+        job.hasten()
         self._listener(job.plan)
         return job
 

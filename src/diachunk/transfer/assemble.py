@@ -31,7 +31,9 @@ from diachunk.transfer.offers import local_offers, network_offer
 from diachunk.transfer.progress import FileDone, How, Listener, Notice, Progress, Retractable, silent
 from diachunk.transfer.session import Outcome, Session
 
-First = Callable[[WorkList], Iterable[int]]
+Hasten = Callable[[Iterable[int]], None]
+"""Brings items of a running session forward, in this order; on any thread."""
+First = Callable[[WorkList, Hasten], Iterable[int]]
 _ROUNDS_MAX = 8
 _FILES_AT_ONCE_MIN = 32
 
@@ -84,7 +86,7 @@ class Assembly:
     ) -> None:
         """Args:
         names: also compute SHA-256 and git's id of what becomes present: other caches keep files under those.
-        first: says which items of a work list are wanted before all others.
+        first: says which items of a work list are wanted before all others; keeps the other argument to say more later.
         swarm: the other machines, which come as sources while it runs and are given what is verified.
         """
         self.report = Report()
@@ -252,7 +254,7 @@ class Assembly:
             swarm=self._swarm,
         )
         if self._first:
-            session.hasten_items(self._first(work))
+            session.hasten_items(self._first(work, session.hasten_items))
         followers = self._follow(opened) if self._names else []
         try:
             outcome = session.run()
