@@ -1,4 +1,4 @@
-"""The whole story in a minute: two origins, a kill, a resume, a flipped byte, a repair.
+"""The whole story in a minute: two origins, a kill, a resume, a flipped byte, a repair, a lab of three machines.
 
 `make demo` runs this. It makes a Dia-shaped checkpoint of seeded random weights (model and vocoder), serves it
 from two throttled HTTP servers on this machine, and runs the real command line against them.
@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 from diachunk.testing.bad_server import BadServer
@@ -76,6 +78,8 @@ def main() -> None:
     DATA.mkdir(parents=True, exist_ok=True)
     os.environ["DIACHUNK_HOME"] = str(store)
     os.environ.setdefault("XDG_CONFIG_HOME", str(DATA / "no-config"))
+    # The story has machines of its own; a real neighbour that has the same would spoil its numbers.
+    os.environ.setdefault("DIACHUNK_DISCOVER", "false")
 
     say(f"A checkpoint of two components, {total / MB:,.0f} MB of seeded random weights")
     if not (checkpoint / "complete").exists():
@@ -128,6 +132,51 @@ def story(manifest: str, origins: list[str], servers: list[BadServer], total: in
     say("And all is well")
     diachunk("verify")
     diachunk("ls")
+
+    lab(servers, total)
+
+
+def lab(servers: list[BadServer], total: int) -> None:
+    say("A lab: this machine shares what it has, and two others want it by its name at the same moment")
+    port = free_port()
+    serving = subprocess.Popen(command(["serve", "--port", str(port), "--no-discover"]), cwd=DATA)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/v1/node", serving)
+        before = sum(server.body_bytes for server in servers)
+        words = ["fetch", "diachunk/demo", "--peer", f"127.0.0.1:{port}", "--no-discover", "--linger", "5s"]
+        others = []
+        for name in ("other-1", "other-2"):
+            home = DATA / name
+            shutil.rmtree(home, ignore_errors=True)
+            environment = {**os.environ, "DIACHUNK_HOME": str(home)}
+            others.append(subprocess.Popen(command(words), cwd=DATA, env=environment))
+        if any(other.wait(600) for other in others):
+            raise SystemExit("demo: a machine of the lab did not get it")
+        uplink = sum(server.body_bytes for server in servers) - before
+        print(
+            f"two more machines have {2 * total / MB:,.0f} MB, checked; the origins sent {uplink / MB:.1f} MB of it"
+        )
+    finally:
+        serving.send_signal(signal.SIGTERM)
+        serving.wait(30)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Until it answers there."""
+    until = time.monotonic() + 30
+    while process.poll() is None and time.monotonic() < until:
+        try:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.05)
+    raise SystemExit("demo: nobody answers there")
 
 
 if __name__ == "__main__":
