@@ -141,6 +141,13 @@ class Board:
             candidate.cursor = len(self._state)
         return None
 
+    def item_from(self, candidate: Candidate, start: int) -> int | None:
+        """The first item from `start` on that this source could take now, unless others are wanted before all."""
+        if self.urgent_now() or candidate.streaming or candidate.health.sequential:
+            return None
+        item = self._state.find(candidate.wants, start)
+        return item if item >= 0 and self._may_take(candidate, item) else None
+
     def has_work(self, candidate: Candidate) -> bool:
         """Whether there is an item this source could take now."""
         if candidate.held is not None:

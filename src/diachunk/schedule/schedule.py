@@ -24,6 +24,8 @@ __all__ = ["Claim", "Ended", "Pause", "Schedule"]
 
 _OTHERS_COUNT = 9
 _IDLE_CHECK_S = 0.25
+_MEETING_S = 5.0
+"""Machines that begin at the same moment need so long to find each other, at most."""
 
 
 class Schedule(Sharing):
@@ -35,6 +37,7 @@ class Schedule(Sharing):
         """`key` is what the members of a swarm have in common: the manifest's id."""
         super().__init__(work, limits, clock, rng, key=key)
         self._ended: Ended | None = None
+        self._began_at = clock()
 
     # --- sources -------------------------------------------------------------------------------------------
 
@@ -69,10 +72,29 @@ class Schedule(Sharing):
         if self._swarm is not None and not self._swarm.flight.alone:
             return self._claim_in_turn(self._swarm, now)
         ready = ready_sources(self._board, self.limits, self._free_items(), now)
+        if self._is_meeting(now):
+            ready = [each for each in ready if not self._is_first_request(each)]
         if self._swarm is not None:
             sources = self._board.sources
             ready = sorted([*ready, *self._swarm.ready(now)], key=lambda each: rank(sources[each].health))
         return self._first_of(ready, now) or self._hedge(ready, now) or self._wait(now)
+
+    def _is_meeting(self, now: float) -> bool:
+        """Whether others may have begun at the same moment, and are not known yet.
+
+        Until then each of them asks an origin for little, and for something else than the others: what they all
+        ask for crosses its line once for each, and what they bring is what they have to give when they meet.
+        """
+        return self.expects_more and now - self._began_at < _MEETING_S
+
+    def _is_first_request(self, number: int) -> bool:
+        """Whether an origin is busy with the first request of all, so that nothing is known of its line."""
+        health = self.health(number)
+        return health.tier is Tier.NETWORK and bool(health.in_flight) and not health.verified_bytes
+
+    def _anywhere(self, candidate: Candidate) -> int | None:
+        """An item from an origin, from any place."""
+        return self._board.item_from(candidate, int(self._rng.random() * len(self.work)))
 
     def _first_of(self, ready: Iterable[int], now: float) -> Claim | None:
         for number in ready:
@@ -121,7 +143,11 @@ class Schedule(Sharing):
 
     def _assign(self, number: int, now: float) -> Claim | None:
         candidate = self._board.sources[number]
-        first = self._board.next_item(candidate)
+        first = None
+        if candidate.held is None and candidate.health.tier is Tier.NETWORK and self._is_meeting(now):
+            first = self._anywhere(candidate)
+        if first is None:
+            first = self._board.next_item(candidate)
         if first is None or spared(self._board, candidate.health, first, now):
             return None
         if candidate.health.sequential:
