@@ -10,6 +10,7 @@ import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO
 
 from aiohttp import web
@@ -18,13 +19,16 @@ from diachunk.node.disk import identity_of
 from diachunk.node.shelf import Piece
 from diachunk.node.turns import SLOW_BPS
 from diachunk.node.uploads import PIECE_BYTES, Upload, Uploads
+from diachunk.store.mounts import file_system
 
 _LOOK_S = 1.0
 _SMALL_BYTES = 256 * 1024
 _TCP_INFO_BYTES = 192
 _BYTES_ACKED = struct.Struct("=Q"), 120
 """Where tcpi_bytes_acked lies in struct tcp_info (linux/tcp.h, since Linux 4.1)."""
+_DEVICES_MAX = 64
 _scratch = threading.local()
+_memory_devices: dict[int, bool] = {}
 
 
 class Changed(Exception):
@@ -87,9 +91,11 @@ class Sender:
             offset += size
 
     async def send_part(self, file: BinaryIO, offset: int, size: int, upload: Upload | None) -> None:
-        """At most PIECE_BYTES, for which there is a slot."""
-        if not _in_memory(file.fileno(), offset, size):
-            await self._loop.run_in_executor(None, _read_ahead, file.fileno(), offset, size)
+        """Some MiB, for which there is a slot."""
+        for start in range(offset, offset + size, PIECE_BYTES):
+            part = min(PIECE_BYTES, offset + size - start)
+            if not _in_memory(file.fileno(), start, part):
+                await self._loop.run_in_executor(None, _read_ahead, file.fileno(), start, part)
         transport = self._transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError(errno.ECONNRESET, "the reader is gone")
@@ -178,8 +184,18 @@ def _in_memory(fd: int, offset: int, size: int) -> bool:
     byte = [bytearray(1)]
     try:
         return all(os.preadv(fd, byte, at, flag) == 1 for at in (offset, offset + size - 1))
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno == errno.EOPNOTSUPP and _on_memory(fd)
+
+
+def _on_memory(fd: int) -> bool:
+    """Whether its file system is memory itself, which cannot tell."""
+    device = os.fstat(fd).st_dev
+    if device not in _memory_devices:
+        if len(_memory_devices) >= _DEVICES_MAX:
+            _memory_devices.clear()
+        _memory_devices[device] = file_system(Path(f"/proc/self/fd/{fd}")) in ("tmpfs", "ramfs")
+    return _memory_devices[device]
 
 
 def _read_ahead(fd: int, offset: int, size: int) -> None:

@@ -11,6 +11,7 @@ from diachunk.limits import KiB, Limits, MiB
 from diachunk.node.turns import Bucket, Stage, Turn, Turns
 
 PIECE_BYTES = MiB
+ALONE_BYTES = 4 * MiB
 _PATIENCE = 0.8
 """Of `stall_s`: whoever waits longer for a first byte takes us for dead."""
 
@@ -51,9 +52,9 @@ class Uploads:
 
     @property
     def piece_bytes(self) -> int:
-        """How much to send at once: an eighth of a second's worth under a cap."""
+        """How much to send at once: more while nobody waits, an eighth of a second's worth under a cap."""
         if self.max_up_bps is None:
-            return PIECE_BYTES
+            return PIECE_BYTES if self.turns.waiting else ALONE_BYTES
         return max(4 * KiB, min(PIECE_BYTES, self.max_up_bps // 8))
 
     async def begin(self, address: str) -> Upload:
