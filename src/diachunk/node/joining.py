@@ -172,6 +172,9 @@ class Joined:
         for address in chosen:
             neighbour = around.neighbours[address]
             one = self._subscriptions.get(address)
+            if one is not None and one.ended and not neighbour.lie:
+                self._drop(address)  # another process answers there by now
+                one = None
             if one is None and not neighbour.lie:
                 one = Subscription(
                     neighbour, self.manifest_id, bits, around.talker, around.limits, self, self._interval_s

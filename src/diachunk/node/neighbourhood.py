@@ -6,54 +6,39 @@ One object for a process, on one loop. Nothing that others do is an error here; 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from diachunk.digest import Digest
 from diachunk.limits import Limits
 from diachunk.manifest import Manifest
-from diachunk.node.dialling import Dialling, informant_of, may_be_dialled
+from diachunk.node.calling import Calling
+from diachunk.node.dialling import informant_of, may_be_dialled
 from diachunk.node.greeting import Greeting
 from diachunk.node.guard import is_near
 from diachunk.node.joining import Joined
 from diachunk.node.model import Address
-from diachunk.node.neighbours import Identity, Lending, Neighbour, Wanting
+from diachunk.node.neighbours import Identity, Lending, Neighbour, NodeView, Wanting
 from diachunk.node.questions import Questions
 from diachunk.node.resolving import LookUp, Resolving, look_up
-from diachunk.node.roster import How, Known, Roster
-from diachunk.node.talking import Talker, Unreached
+from diachunk.node.roster import How, Roster
+from diachunk.node.talking import Talker
 from diachunk.sources.secret import Secret
 from diachunk.transfer.progress import Listener, silent
 
+__all__ = ["Neighbourhood", "NodeView"]
+
 _TICK_S = 1.0
 _IDLE_TICK_S = 5.0
-_DIAL_S = 0.25
-_AT_ONCE = 16
 _LOOKING_S = 3.0
 """How long after the start somebody may still be expected to be found."""
-_BACKOFF_MAX_S = 30.0
-_NAMED_AGAIN_S = 1.5
-_REACHED_AGAIN_S = 1.0
-
-
-@dataclass(slots=True)
-class _Try:
-    """Calls to an address that did not answer yet."""
-
-    failures: int = 0
-    due: float = 0.0
-    trouble: str = ""
-    under_way: bool = False
 
 
 class Neighbourhood:
     """The asking side of a node.
 
     Attributes:
-        neighbours: nodes that answered, by address.
-        neighbours is bounded by the roster: who is forgotten there is forgotten here.
+        neighbours: nodes that answered, by address. Who is forgotten by the roster is forgotten here.
     """
 
     def __init__(
@@ -96,13 +81,11 @@ class Neighbourhood:
         self._discover = discover
         self._announces_itself = share_port is not None and speak_through is None
         self._secret = secret is not None
-        self._dialling = Dialling(clock)
         self._resolving = Resolving(named, roster, self.is_reached, look_up)
         self._greeting = Greeting(self, speak_through)
         self._questions = Questions(self)
-        self._tries: dict[Address, _Try] = {}
+        self._calling = Calling(self, self._questions.node, allows)
         self._joined: dict[Digest, Joined] = {}
-        self._changed = asyncio.Event()
         self._begun = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._discovery: object = None
@@ -113,10 +96,10 @@ class Neighbourhood:
     async def start(self) -> None:
         """Begins to look for others."""
         self._began_at = self.clock()
-        self.roster.on_change = self._changed.set
+        self.roster.on_change = self._calling.changed.set
         self.talker.start()
         self._resolving.start()
-        self._spawn(self._dial(), "diachunk-dial")
+        self._spawn(self._calling.keep_calling(), "diachunk-dial")
         self._spawn(self._tick(), "diachunk-tick")
         self._spawn(self._greeting.keep_announcing(), "diachunk-announce")
         if self._discover:
@@ -147,6 +130,7 @@ class Neighbourhood:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        await self._calling.close()
         await self._resolving.close()
         if self._discovery is not None:
             await self._end_discovery()
@@ -204,10 +188,10 @@ class Neighbourhood:
             )
             for address, each in self.neighbours.items()
         ]
-        for address, one in self._tries.items():
+        for address, trouble in self._calling.troubles().items():
             known = self.roster.get(address)
             if known is not None and known.how in (How.NAMED, How.DNS) and address not in self.neighbours:
-                views.append(NodeView(address, known.how.word, trouble=one.trouble or "is being called"))
+                views.append(NodeView(address, known.how.word, trouble=trouble))
         views += [
             NodeView(named.address, "dns" if named.every_record else "named", trouble=named.trouble)
             for named in self._resolving.named
@@ -217,7 +201,7 @@ class Neighbourhood:
 
     async def look_again(self) -> None:
         """Asks every node anew what it is and holds."""
-        await asyncio.gather(*(self._call(address) for address in list(self.neighbours)))
+        await asyncio.gather(*(self._calling.call(address) for address in list(self.neighbours)))
 
     async def settle(self, wait_s: float) -> None:
         """Returns once every name was tried and nobody more is to be expected; after `wait_s` at the latest."""
@@ -227,14 +211,9 @@ class Neighbourhood:
 
     def is_looking(self) -> bool:
         """Whether somebody may be found any moment."""
-        young = self.clock() - self._began_at < _LOOKING_S
-        untried = any(
-            each.address not in self.neighbours and not self._tries.get(each.address, _UNTRIED).failures
-            for each in self.roster
-        )
-        if not young:
+        if self.clock() - self._began_at >= _LOOKING_S:
             return False
-        return untried or self._discover or not self._resolving.settled()
+        return self._discover or not self._resolving.settled() or self._calling.has_untried
 
     def incomplete(self) -> list[str]:
         """Addresses of nodes that fetch what was fetched here and are not done."""
@@ -243,7 +222,7 @@ class Neighbourhood:
     async def wait_for_incomplete(
         self, at_most_s: float, told: Callable[[Sequence[str]], None] = lambda addresses: None
     ) -> None:
-        """The linger: returns once no node that we know of is incomplete. `told`: whom it waits for, if that changes."""
+        """The linger: returns once no node that we know of is incomplete. `told`: whom it waits for."""
         until = self.clock() + at_most_s
         last: list[str] = []
         while (left := self.incomplete()) and self.clock() < until:
@@ -270,13 +249,19 @@ class Neighbourhood:
         neighbour = self.neighbours.get(address)
         if neighbour is not None and neighbour.reached:
             neighbour.reached, neighbour.trouble = False, trouble
-            self._tries[address] = _Try(1, self.clock() + _REACHED_AGAIN_S, trouble)
-            self._changed.set()
+            self._calling.lost(address, trouble)
+
+    async def met(self, neighbour: Neighbour) -> None:
+        """A node answered that did not before."""
+        await self._greeting.greet(neighbour)
+        for joined in self._joined.values():
+            joined.tick()
 
     def learned(self, informant: Address, peers: Sequence[tuple[Address, float]], you: str = "") -> None:
         """What another node says of others."""
+        self.roster.heard(informant)
         source = informant_of(informant)
-        if not self._dialling.hears(source):
+        if not self._calling.dialling.hears(source):
             self.roster.forget_from(source)
             return
         for address, age_s in peers:
@@ -289,97 +274,6 @@ class Neighbourhood:
         """mDNS shows a node."""
         if store != self.identity.store and may_be_dialled(address, None, self._allows):
             self.roster.note(address, How.MDNS)
-
-    # --- calling -------------------------------------------------------------------------------------------
-
-    async def _dial(self) -> None:
-        """Calls whoever is known and was not met, or is lost, when its turn comes."""
-        while True:
-            pending = self._call_those_due()
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(_DIAL_S if pending else _IDLE_TICK_S):
-                    await self._changed.wait()
-            except TimeoutError:
-                continue
-
-    def _call_those_due(self) -> bool:
-        """Returns whether anybody is left to be called later."""
-        now, pending = self.clock(), False
-        for known in sorted(self.roster, key=lambda each: each.how):
-            if self.is_reached(known.address):
-                continue
-            pending = True
-            one = self._tries.setdefault(known.address, _Try())
-            if (
-                one.under_way
-                or now < one.due
-                or sum(each.under_way for each in self._tries.values()) >= _AT_ONCE
-            ):
-                continue
-            if not self._may_call(known):
-                continue
-            one.under_way = True
-            self._spawn(self._call_and_greet(known), f"diachunk-call-{known.address}")
-        return pending
-
-    def _may_call(self, known: Known) -> bool:
-        if known.how <= How.DNS or known.met:
-            return True
-        hearsay = known.how is How.EXCHANGE
-        allowed = (
-            self._dialling.may_dial(hearsay=hearsay)
-            and not self._dialling.left_alone(known.address)
-            and may_be_dialled(known.address, None, self._allows)
-            and (not known.informant or self._dialling.hears(known.informant))
-        )
-        if allowed:
-            self._dialling.dialled(hearsay=hearsay)
-        return allowed
-
-    async def _call_and_greet(self, known: Known) -> None:
-        one = self._tries[known.address]
-        try:
-            trouble = await self._call(known.address)
-        finally:
-            one.under_way = False
-        if trouble is None:
-            self._tries.pop(known.address, None)
-            self._dialling.answered(known.address)
-            neighbour = self.neighbours.get(known.address)
-            if neighbour is not None:
-                await self._greeting.greet(neighbour)
-                for joined in self._joined.values():
-                    joined.tick()
-            return
-        one.trouble = trouble
-        one.failures += 1
-        if known.how > How.DNS and not known.met:
-            self._dialling.unanswered(known.address, known.informant)
-            one.due = self.clock() + _BACKOFF_MAX_S * 2
-        else:
-            named = known.how is How.NAMED
-            ceiling = _NAMED_AGAIN_S if named else min(_REACHED_AGAIN_S * 2**one.failures, _BACKOFF_MAX_S)
-            one.due = self.clock() + ceiling * random.uniform(0.6, 1.0)
-
-    async def _call(self, address: Address) -> str | None:
-        """Asks a node what it is. None: it answered, or it is ourselves; else what was wrong."""
-        try:
-            facts, seconds = await self._questions.node(address)
-        except Unreached as error:
-            neighbour = self.neighbours.get(address)
-            if neighbour is not None:
-                neighbour.reached, neighbour.trouble = False, error.detail
-            return error.detail
-        if not self.roster.answered(address, facts.node, facts.store):
-            self.neighbours.pop(address, None)
-            return None
-        neighbour = self.neighbours.get(address)
-        if neighbour is None or neighbour.facts.node != facts.node:
-            neighbour = self.neighbours[address] = Neighbour(address, facts)
-        neighbour.facts, neighbour.rtt_s = facts, seconds
-        neighbour.reached, neighbour.trouble = True, ""
-        return None
 
     # --- once a second -------------------------------------------------------------------------------------
 
@@ -401,28 +295,4 @@ class Neighbourhood:
         self.roster.expire()
         for address in [each for each in self.neighbours if self.roster.get(each) is None]:
             del self.neighbours[address]
-        for address in [each for each in self._tries if self.roster.get(each) is None]:
-            del self._tries[address]
-
-
-_UNTRIED = _Try()
-
-
-@dataclass(frozen=True, slots=True)
-class NodeView:
-    """A node as `diachunk peers` shows it. See `views.PeerView`; `neighbour` has what it holds.
-
-    Attributes:
-        rtt_s: None while it does not answer. rate_bps: None where nothing was taken from it.
-        trouble: why it cannot be used, in words; "" while all is well.
-    """
-
-    address: Address
-    how: str
-    version: str = ""
-    store: str = ""
-    secret: bool = False
-    rtt_s: float | None = None
-    rate_bps: float | None = None
-    trouble: str = ""
-    neighbour: Neighbour | None = None
+        self._calling.forget_unknown()

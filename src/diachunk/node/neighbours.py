@@ -67,6 +67,26 @@ class Neighbour:
         return self.lie or ("" if self.reached else self.trouble)
 
 
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A node as `diachunk peers` shows it. See `views.PeerView`; `neighbour` has what it holds.
+
+    Attributes:
+        rtt_s: None while it does not answer. rate_bps: None where nothing was taken from it.
+        trouble: why it cannot be used, in words; "" while all is well.
+    """
+
+    address: Address
+    how: str
+    version: str = ""
+    store: str = ""
+    secret: bool = False
+    rtt_s: float | None = None
+    rate_bps: float | None = None
+    trouble: str = ""
+    neighbour: Neighbour | None = None
+
+
 class Around(Protocol):
     """The neighbourhood, as a manifest's swarm sees it."""
 
