@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +81,7 @@ class Disk:
             except StoreError:
                 continue
             for manifest_id in ids:
-                if manifest_id in found or self._hidden(store, manifest_id):
+                if manifest_id in found or self.hides(manifest_id):
                     continue
                 used_at, path = store.catalog.used_at(manifest_id), store.layout.manifest(manifest_id)
                 try:
@@ -92,9 +92,9 @@ class Disk:
                 found[manifest_id] = entry
         return found
 
-    def _hidden(self, store: Store, manifest_id: Digest) -> bool:
-        is_private: Callable[[Digest], bool] = getattr(store.catalog, "is_private", lambda _: False)
-        return not self._secret and is_private(manifest_id)
+    def hides(self, manifest_id: Digest) -> bool:
+        """Whether a checkpoint is private by now, in any store: a fetch marks it right before its first byte."""
+        return not self._secret and any(store.catalog.is_private(manifest_id) for store in self._stores)
 
     def refs(self, shown: Iterable[Digest]) -> list[Ref]:
         """Names of the manifests that may be shown; a lower store's where the upper ones have none."""

@@ -255,6 +255,11 @@ class Shelf:
             key, identity, index = self._inbox.popleft()
             file = self._table.files.get(key)
             if file is not None and file.identity[:2] == identity[:2]:
+                if any(self._disk.hides(entry.id) for entry, _ in file.places):
+                    # Not a byte of it: it waits until the catalog was read again, and goes with its checkpoint.
+                    self._inbox.appendleft((key, identity, index))
+                    self._look_now.ring()
+                    return
                 self._gain(file, index)
 
     def _gain(self, file: FileHere, index: int) -> None:
@@ -326,6 +331,7 @@ class Shelf:
             for lent in self._lent.values():
                 self._take_lent(lent)
             await self._look_at([file for key, file in table.files.items() if key not in before.files])
+            self._drain()
         self._refs = await self._in_thread(lambda: self._disk.refs(entries))
         self.changed.ring()
 
