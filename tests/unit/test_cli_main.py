@@ -99,12 +99,13 @@ def test_the_usage_line_reads_as_in_a_man_page(verb: str, arguments: str) -> Non
     assert run(verb, "-h").stdout.splitlines()[0] == f"Usage: diachunk {verb} [OPTIONS] {arguments}"
 
 
-def test_what_is_for_peers_is_taken_and_not_shown_yet() -> None:
-    assert not any(
-        word in run("fetch", "-h").stdout for word in ("--max-up", "--linger", "share", "discover")
-    )
+def test_what_is_for_other_machines_is_shown_and_checked() -> None:
+    shown = run("fetch", "-h").stdout
+    assert all(word in shown for word in ("--peer", "--max-up", "--linger", "--no-share", "--no-discover"))
     done = run("fetch", "./none.json", "--max-up", "1M", "--linger", "1m", "--no-share", "--no-discover")
     assert "none.json: no such manifest file" in done.stderr
+    assert run("fetch", "./none.json", "--peer", "not a host").returncode == 2
+    assert "is not HOST[:PORT]" in run("fetch", "./none.json", "--peer", "lab:99999").stderr
 
 
 def test_version() -> None:

@@ -110,7 +110,7 @@ def test_silence_is_explained_by_what_the_sources_do() -> None:
     assert not any("nothing for" in line for line in drawn(tally))
     clock.now += 2.5
     lines = drawn(tally)
-    assert "nothing for 4 s: no origin gives anything; add --origin URL, or wait" in lines
+    assert "nothing for 4 s: nobody gives anything; add --origin or --peer, or wait" in lines
     assert "  hub.org  connection refused; next try in 9 s (try 4)" in lines
     tally.take(status(60 * MB, 0.0, source("hub.org", in_flight=2)))
     assert any("waiting for an answer from hub.org" in line for line in drawn(tally))
@@ -220,7 +220,7 @@ def test_plain_lines_tell_of_trouble_once_and_of_silence_why() -> None:
     listen(status(100 * MB, 0.0, source("hub.org", state="refused")))
     listen(FileDone("model", "a.bin", 1))
     assert said.lines[1:] == [
-        "0 B of 100.0 MB (0%); nothing for 13 s: no origin gives anything; add --origin URL, or wait",
+        "0 B of 100.0 MB (0%); nothing for 13 s: nobody gives anything; add --origin or --peer, or wait",
         "complete: model/a.bin",
     ]
 

@@ -64,6 +64,13 @@ class Verbs(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         return [name for names in GROUPS.values() for name in names]
 
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        # As a section of their own the two options would push the verbs off the screen.
+        formatter.write_paragraph()
+        with formatter.indentation():
+            formatter.write_text("diachunk COMMAND -h explains one; --version; -h, --help: this page.")
+        self.format_commands(ctx, formatter)
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         indent = max(map(len, GROUPS)) + 2
         rows = []

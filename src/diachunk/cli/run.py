@@ -8,13 +8,17 @@ import signal
 import stat
 import sys
 from collections.abc import Mapping
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from diachunk.cli.options import Quiet, Verbose
 from diachunk.cli.talk import Talk, stopping_means
 from diachunk.errors import DiachunkError, UsageError
+
+if TYPE_CHECKING:
+    from diachunk.api.sharing import Sociable
+    from diachunk.config import Config
 
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
@@ -66,26 +70,38 @@ def _prepare(talk: Talk, *, locked: bool, no_fetch: bool) -> None:
     from diachunk.api.sets.locking import Locking
     from diachunk.api.sets.preloader import Preloader
     from diachunk.cli import text
+    from diachunk.cli.asking import plainly
     from diachunk.cli.checkpoint_set import SetFetch, tell_how
 
     try:
-        preloader = Preloader(locking=Locking.EXACT if locked else Locking.KEEP)
-        fetching = SetFetch(talk, preloader, hints=True, results=False)
-        plan = fetching.plan()
-        if no_fetch:
-            fetching.place_what_is_here(plan)
-            return
+        preloader = Preloader(
+            locking=Locking.EXACT if locked else Locking.KEEP, company=_company, listener=plainly(talk)
+        )
     except NothingNamed as error:
         if no_fetch:
             return
         tell_how(talk, UsageError(error.message))
         raise typer.Exit(error.exit_code) from error
-    if not plan.complete:
-        fetching.announce(plan)
-    fetching.carry_out(plan)
+    with preloader:
+        fetching = SetFetch(talk, preloader, hints=True, results=False)
+        plan = fetching.plan()
+        if no_fetch:
+            fetching.place_what_is_here(plan)
+            return
+        if not plan.complete:
+            preloader.sharing.open()
+            fetching.announce(plan)
+        fetching.carry_out(plan)
     if plan.complete:
         count = text.count(len(plan.checkpoints), "checkpoint")
         talk.say(f"{count}, {text.size(plan.total_bytes)}: all here")
+
+
+def _company(config: Config) -> Sociable:
+    """As a fetch, by the settings; but the program is not kept waiting for other machines."""
+    from diachunk.api.sharing import Sociable
+
+    return Sociable(share=config.share, discover=config.discover, linger_s=0.0)
 
 
 def find_program(name: str, environment: Mapping[str, str]) -> str:

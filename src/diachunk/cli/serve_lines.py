@@ -23,7 +23,7 @@ _HOW = {
     "named": "named by you",
     "dns": "by DNS",
     "mdns": "found on this network",
-    "exchange": "told by others",
+    "exchange": "announced",
 }
 _ADDRESSES_SHOWN = 4
 _PEERS_MAX = 1024

@@ -204,5 +204,5 @@ class Tally:
             more = f" and {len(asked) - 1} more" if len(asked) > 1 else ""
             return f"waiting for an answer from {asked[0]}{more}"
         if self.sources:
-            return "nobody gives anything; add --origin URL or --peer HOST, or wait"
+            return "nobody gives anything; add --origin or --peer, or wait"
         return "no origin is known; add --origin URL or --peer HOST"

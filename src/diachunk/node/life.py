@@ -26,9 +26,11 @@ from diachunk.node.uploads import Uploads
 from diachunk.node.views import Holding, PeerView, RefView
 from diachunk.node.wants import Wants
 from diachunk.store.store import Store
+from diachunk.transfer.progress import Listener, silent
 
 _MANIFESTS_ASKED_MAX = 8
 _LOOK_S = 0.05
+_SETTLES_S = 1.0
 _CALLED = "is being called"
 
 
@@ -54,7 +56,7 @@ class Life:
         self._allowed = parse_cidrs(settings.allow)
         limits = settings.limits
         store_id = store.layout.store_id
-        roster = Roster(limits, time.monotonic, store_id)
+        self._roster = roster = Roster(limits, time.monotonic, store_id)
         wants = Wants()
         self._shelf: Shelf | None = None
         self._state: State | None = None
@@ -123,9 +125,9 @@ class Life:
 
     # --- what is asked of it -------------------------------------------------------------------------------
 
-    def join(self, manifest: Manifest) -> Joined:
-        """The other machines, for the sessions of one manifest."""
-        return self._around.join(manifest)
+    def join(self, manifest: Manifest, listener: Listener = silent) -> Joined:
+        """The other machines, for the sessions of one manifest. `listener`: told of those that lie, on the loop."""
+        return self._around.join(manifest, listener)
 
     async def ask_refs(self, name: str, revision: str, wait_s: float) -> list[RefView]:
         """What others say that a name stands for, the first few ids with their manifests."""
@@ -146,9 +148,9 @@ class Life:
         until = time.monotonic() + wait_s
         while time.monotonic() < until and self._around.is_looking():
             named = [each for each in self._around.nodes() if each.how in ("named", "dns")]
-            if named and all(each.version or each.trouble not in ("", _CALLED) for each in named):
-                if any(each.version for each in named):
-                    return
+            tried = all(each.version or each.trouble not in ("", _CALLED) for each in named)
+            if tried and any(each.version for each in named):
+                return
             await asyncio.sleep(_LOOK_S)
 
     async def ask_manifest(self, manifest_id: Digest, wait_s: float) -> Manifest | None:
@@ -187,7 +189,12 @@ class Life:
 
     async def incomplete(self) -> int:
         """How many machines fetch what was fetched here, and are not done."""
-        return len(self._around.incomplete())
+        count = len(self._around.incomplete())
+        if not count and any(each.wants for each in self._roster if self._around.is_reached(each.address)):
+            # It announced what it wants, and did not say yet what it has of it.
+            await asyncio.sleep(_SETTLES_S)
+            count = len(self._around.incomplete())
+        return count
 
     async def given_bytes(self) -> int:
         """What others got from here."""

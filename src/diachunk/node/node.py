@@ -39,6 +39,7 @@ CLOSE_S = 5.0
 _CALL_S = 30.0
 _LINGER_LOOK_S = 0.25
 _STARTING_S = 2.0
+_ANSWERS_S = 5.0
 _LOG = logging.getLogger("diachunk.node")
 
 
@@ -297,7 +298,7 @@ class Node:
             return  # nothing can be had here, or the `serve` beside us stays anyway
         until, told = time.monotonic() + at_most_s, 0
         while self._life is not None:
-            count = self._ask(lambda life: life.incomplete(), 0, _LINGER_LOOK_S * 8)
+            count = self._ask(lambda life: life.incomplete(), 0, _ANSWERS_S)
             if count != told:
                 tell(count)
                 told = count
@@ -317,7 +318,7 @@ class _Joining:
         self._waiting: list[Company] = []
         self._joined: Joined | None = None
         self._alone = False
-        node.post(lambda life: self._meet(None if life is None else life.join(manifest)))
+        node.post(lambda life: self._meet(None if life is None else life.join(manifest, node._listener)))
 
     def _meet(self, joined: Joined | None) -> None:
         with self._lock:
