@@ -157,10 +157,32 @@ def onto_cuda(folder: Path, rounds: int, size_mib: int) -> str:
     """fp32 in the file, bf16 on the device: hashed, beside loaders that hash nothing."""
     size = 2 * size_mib * 1024 * 1024
     file, manifest = _published(folder, "fp32-cuda", size, "F32", "safetensors")
-    cases = ("ours-cuda-always", "load_file-cuda", "ours-cuda", "runai-cuda", "fastsafetensors-cuda")
+    cases = (
+        "ours-cuda-always",
+        "load_file-cuda",
+        "ours-cuda",
+        "prefetch-cuda",
+        "fastsafetensors-cuda",
+        "runai-cuda",
+        "instanttensor-cuda",
+    )
     rows, skipped = race(cases, file, manifest, folder / "home", rounds)
     title = f"Load {file.stat().st_size / 1e9:.1f} GB of fp32 safetensors as bf16 onto CUDA, file in the page cache"
-    return _report(title, rows, skipped, file.stat().st_size, [("ours-cuda-always", "load_file-cuda", 1.0)])
+    text = _report(title, rows, skipped, file.stat().st_size, [("ours-cuda-always", "load_file-cuda", 1.0)])
+    return f"{text}\n\n{limits()}" if rows else text
+
+
+def limits() -> str:
+    """What bounds every loader here."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.load_limits"], capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout)
+    onto = f", pinned memory onto the device {found['to_device']:.1f}" if found["to_device"] else ""
+    return (
+        f"Limits, in GB/s of the file: BLAKE3 on all cores {found['blake3']:.1f}, "
+        f"copying in host memory {found['memory']:.1f}{onto}."
+    )
 
 
 _FETCH = """

@@ -10,7 +10,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 
@@ -56,11 +56,13 @@ def _runai(path: str) -> Tensors:
     return found
 
 
-def _on_cuda(load: Callable[[], Tensors]) -> Tensors:
-    """bf16 on the device, and done there."""
+def _as_bf16(tensors: Iterable[tuple[str, torch.Tensor]]) -> Tensors:
+    """bf16 on the device, and done there. Each tensor is cast as it comes: where it is a view of a loader's own ring,
+    that is the copy which its documentation asks for.
+    """
     found = {
-        name: tensor.to("cuda", torch.bfloat16) if tensor.is_floating_point() else tensor.to("cuda")
-        for name, tensor in load().items()
+        name: tensor.to("cuda", torch.bfloat16) if tensor.is_floating_point() else tensor.to("cuda").clone()
+        for name, tensor in tensors
     }
     torch.cuda.synchronize()
     return found
@@ -79,13 +81,35 @@ def _ours_on_cuda(target: str, verify: str) -> Tensors:
 def _load_file_on_cuda(path: str) -> Tensors:
     from safetensors.torch import load_file
 
-    return load_file(path, device="cuda")
+    return _as_bf16(load_file(path, device="cuda").items())
+
+
+def _prefetch_on_cuda(path: str) -> Tensors:
+    library = importlib.import_module("safetensors")
+    with (
+        library.safe_open(path, framework="pt", device="cuda:0") as file,
+        file.prefetch() as running,
+    ):
+        return _as_bf16(running)
+
+
+def _runai_on_cuda(path: str) -> Tensors:
+    library = importlib.import_module("runai_model_streamer")
+    with library.SafetensorsStreamer() as streamer:
+        streamer.stream_file(path)
+        return _as_bf16(streamer.get_tensors())
 
 
 def _fastsafetensors(path: str) -> Tensors:
     library = importlib.import_module("fastsafetensors")
     with library.fastsafe_open(filenames=[path], nogds=True, device="cuda:0") as file:
-        return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - it is no dict
+        return _as_bf16((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118 - it is no dict
+
+
+def _instanttensor(path: str) -> Tensors:
+    library = importlib.import_module("instanttensor")
+    with library.safe_open(path, framework="pt", device=0) as file:
+        return _as_bf16(file.tensors())
 
 
 def _torch_load(path: str) -> Tensors:
@@ -107,14 +131,39 @@ CASES: Mapping[str, Callable[[str, str], object]] = {
     "runai": lambda path, target: _runai(path),
     "ours-cuda": lambda path, target: _ours_on_cuda(target, "stamp"),
     "ours-cuda-always": lambda path, target: _ours_on_cuda(target, "always"),
-    "load_file-cuda": lambda path, target: _on_cuda(lambda: _load_file_on_cuda(path)),
-    "runai-cuda": lambda path, target: _on_cuda(lambda: _runai(path)),
-    "fastsafetensors-cuda": lambda path, target: _on_cuda(lambda: _fastsafetensors(path)),
+    "load_file-cuda": lambda path, target: _load_file_on_cuda(path),
+    "prefetch-cuda": lambda path, target: _prefetch_on_cuda(path),
+    "runai-cuda": lambda path, target: _runai_on_cuda(path),
+    "fastsafetensors-cuda": lambda path, target: _fastsafetensors(path),
+    "instanttensor-cuda": lambda path, target: _instanttensor(path),
     "torch-mmap": lambda path, target: touch(_torch_load(path)),
 }
 
 
-def _warm_up() -> None:
+NEEDS: Mapping[str, tuple[str, str]] = {
+    "runai": ("runai_model_streamer", "SafetensorsStreamer"),
+    "fastsafetensors": ("fastsafetensors", "fastsafe_open"),
+    "instanttensor": ("instanttensor", "safe_open"),
+    "prefetch": ("safetensors", "safe_open.prefetch"),
+}
+"""What a case cannot do without, by the first word of its name: a module, and what it must have."""
+
+
+def _missing(case: str) -> str:
+    """Why this case cannot run here; "" if it can."""
+    module, path = NEEDS.get(case.split("-")[0], ("", ""))
+    try:
+        found: object = importlib.import_module(module) if module else None
+        for name in filter(None, path.split(".")):
+            found = getattr(found, name)
+        if case.endswith("-cuda") or "-cuda-" in case:
+            torch.zeros(1, device="cuda")
+    except (ImportError, AttributeError, AssertionError, RuntimeError, OSError) as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
+def _warm_up(*, cuda: bool = False) -> None:
     """Imports and one-time set-up, for everybody."""
     import safetensors.torch
 
@@ -125,20 +174,17 @@ def _warm_up() -> None:
     assert safetensors.torch
     touch({"a": torch.ones(200_000)})
     torch.ones(200_000).to(torch.bfloat16)
+    if cuda:
+        torch.ones(200_000).pin_memory().to("cuda", non_blocking=True).to(torch.bfloat16)
+        torch.cuda.synchronize()
 
 
 def main() -> None:
     case, path, target = sys.argv[1:]
-    try:
-        for library in ("runai_model_streamer", "fastsafetensors"):
-            if case.split("-")[0] in library:
-                importlib.import_module(library)
-        if "cuda" in case:
-            torch.zeros(1, device="cuda")
-    except (ImportError, AssertionError, RuntimeError) as error:
-        print(json.dumps({"missing": str(error).splitlines()[0]}))
+    if missing := _missing(case):
+        print(json.dumps({"missing": missing}))
         return
-    _warm_up()
+    _warm_up(cuda="-cuda" in case)
     started_at = time.perf_counter()
     kept = CASES[case](path, target)
     wall_s = time.perf_counter() - started_at

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import threading
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from diachunk.api.loading import LoadDone, LoadEvent, LoadPlan, LoadProgress, lo
 from diachunk.errors import IntegrityError, UsageError
 from diachunk.limits import CHUNK_BYTES, MiB
 from diachunk.loader import stream as streams
+from diachunk.loader.landing import Landing
 from diachunk.loader.lanes import Pipeline
 from fixtures import damage
 from fixtures.checkpoints import Checkpoint
-from fixtures.tensors import assert_same, blob_of, next_tick, pth, safetensors, stored, weights
+from fixtures.tensors import assert_same, blob_of, cut_anywhere, next_tick, pth, safetensors, stored, weights
 
 FILE = "model/model.safetensors"
 
@@ -229,3 +231,26 @@ def test_safe_open_notices_damage_where_it_is_read(tmp_path: Path, home: Path) -
         assert torch.equal(file.get_tensor("a"), own["a"])
         with pytest.raises(IntegrityError, match="holds b"):
             file.get_tensor("b")
+
+
+def test_one_tensor_of_many_costs_no_look_at_the_others(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever takes all of them one by one pays for the square of their number."""
+    tensors = {f"t.{number}": torch.full((1000,), float(number)) for number in range(300)}
+    held = cut_anywhere(
+        tmp_path / "cut", home, "m.safetensors", safetensors(tensors), itertools.cycle([4000])
+    )
+    looks = 0
+    whole = Landing.storages_in
+
+    def counted(self: Landing, file: int, start: int, end: int) -> list[int]:
+        nonlocal looks
+        looks += 1
+        return whole(self, file, start, end)
+
+    monkeypatch.setattr(Landing, "storages_in", counted)
+    with safe_open(held.target, home=home, verify="always") as file:
+        for name in ("t.0", "t.150", "t.299"):
+            assert torch.equal(file.get_tensor(name), tensors[name])
+    assert 0 < looks < 40

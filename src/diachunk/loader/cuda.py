@@ -34,6 +34,9 @@ class CudaQueues:
             return torch.empty(elements, dtype=dtype, device=self.device)
 
     def queue(self) -> Queue:
+        # The current stream is a thread's own. An element that two chunks cut in two is copied by the lane itself:
+        # after what the caller's kernels still do with that memory, not beside it on the default stream.
+        torch.cuda.set_stream(self._caller)
         return CudaQueue(self.device, self._caller)
 
     def lacks(self, dtype: torch.dtype) -> bool:
@@ -66,7 +69,7 @@ class CudaQueue:
             target.copy_(source, non_blocking=True)
 
     def mark(self) -> Mark:
-        event = _Event()
+        event = _Event(blocking=True)  # who waits sleeps: the cores have chunks to hash
         event.record(self._stream)
         return CudaMark(event)
 

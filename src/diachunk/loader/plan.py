@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -80,7 +81,7 @@ def list_work(wanted: Wanted, layout: Layout, blobs: Sequence[Blob], landing: La
     jobs: list[tuple[int, int, int]] = []
     for file, blob in enumerate(blobs):
         offsets = blob.facts.chunks.offsets
-        for chunk in range(len(blob.facts.chunks)):
+        for chunk in _looked_at(wanted, layout, file, blob):
             inside = landing.storages_in(file, offsets[chunk], offsets[chunk + 1])
             ranks = [rank[number] for number in inside if number not in mapped]
             if ranks:
@@ -89,6 +90,20 @@ def list_work(wanted: Wanted, layout: Layout, blobs: Sequence[Blob], landing: La
                 jobs.append((len(layout.views), file, chunk))
     mapped |= {number for number in hashed if layout.storages[number].file in in_place}
     return Work(mapped, in_place, tuple(sorted(jobs)))
+
+
+def _looked_at(wanted: Wanted, layout: Layout, file: int, blob: Blob) -> Iterable[int]:
+    """The chunks of a file that may be wanted: who asks for one tensor of thousands does not pay for all of them."""
+    if wanted.everything or len(layout.storages) > len(blob.facts.chunks):
+        return range(len(blob.facts.chunks))
+    offsets = blob.facts.chunks.offsets
+    inside = {
+        chunk
+        for each in layout.storages
+        if each.file == file and each.size
+        for chunk in range(bisect_right(offsets, each.offset) - 1, bisect_left(offsets, each.end))
+    }
+    return sorted(inside)
 
 
 def _mappable(device: Device, layout: Layout, landing: Landing, files: Sequence[bool]) -> frozenset[int]:

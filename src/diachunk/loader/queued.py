@@ -51,7 +51,9 @@ class Queues(Protocol):
         """Memory of the device; work queued from now on comes after whatever used it before."""
         ...
 
-    def queue(self) -> Queue: ...
+    def queue(self) -> Queue:
+        """A new one, for the thread that calls; what that thread copies by itself comes in the caller's order."""
+        ...
 
     def lacks(self, dtype: torch.dtype) -> bool: ...
 
@@ -100,7 +102,7 @@ class QueuedDesk:
 
     def __init__(self, queues: Queues) -> None:
         self._queues = queues
-        self._queue: Queue | None = None
+        self._queue = queues.queue()
         self._free: list[_Slot] = []
         self._busy: deque[_Slot] = deque()
         self._made = 0
@@ -138,8 +140,6 @@ class QueuedDesk:
     def put(self, pieces: Sequence[Piece], done: Callable[[], None]) -> None:
         slot, self._current = self._current, None
         assert slot is not None
-        if self._queue is None:
-            self._queue = self._queues.queue()
         slot.done = done
         self._busy.append(slot)
         at = 0

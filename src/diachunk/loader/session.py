@@ -14,7 +14,7 @@ from diachunk.loader.device import find_device
 from diachunk.loader.dtypes import parse_dtype
 from diachunk.loader.events import LoadListener, LoadPlan, LoadReport, silent
 from diachunk.loader.job import Job, out_of_memory
-from diachunk.loader.layout import Layout
+from diachunk.loader.layout import Layout, View
 from diachunk.loader.loaded import Loaded
 from diachunk.loader.opening import Files, close_all, open_component
 from diachunk.loader.plan import Wanted, check_room
@@ -75,6 +75,7 @@ class Loading:
         self._request = request
         self._files = files
         self._listener = listener
+        self._views: dict[str, View] | None = None
         self._blobs, contents = open_component(
             files, request.component, request.label, allow_code=request.allow_code
         )
@@ -124,11 +125,20 @@ class Loading:
             LoadError, IntegrityError, StoreError.
         """
         wanted = replace(self._request.wanted, everything=False)
-        job = Job(wanted, pick(self.contents, (escape(name),), self._request.label), self._blobs)
+        job = Job(wanted, self._only(name), self._blobs)
         check_room(job.plan, wanted)
         self._run(job)
         job.check_unchanged()
         return next(tensor for found, tensor in job.tensors() if found == name)
+
+    def _only(self, name: str) -> Layout:
+        contents = self.contents
+        if self._views is None:
+            self._views = {view.name: view for view in contents.views}
+        view = self._views.get(name)
+        if view is None:
+            return pick(contents, (escape(name),), self._request.label)
+        return Layout((contents.storages[view.storage],), (replace(view, storage=0),), contents.metadata)
 
     def load(self) -> Loaded:
         """All tensors at once.
