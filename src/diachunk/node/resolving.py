@@ -144,6 +144,10 @@ class Resolving:
 
     async def _follow_name(self, named: Named) -> None:
         """One machine: its addresses are tried in turn, until one of them answers."""
+        if _is_ip(named.address.host):
+            self._roster.note(named.address, How.NAMED)
+            named.looked_up = True
+            return
         noted: Address | None = None
         turn = 0
         while True:
@@ -156,7 +160,8 @@ class Resolving:
                         self._roster.forget(noted)
                     noted = following
                     self._roster.note(noted, How.NAMED)
-            await asyncio.sleep(random.uniform(*_AGAIN_S))
+            settled = noted is not None and self._reached(noted)
+            await asyncio.sleep(random.uniform(*(_REFRESH_S if settled else _AGAIN_S)))
 
     async def _follow_records(self, named: Named) -> None:
         """Every record is a machine. One that leaves the records is forgotten in time, if it does not answer."""
