@@ -67,6 +67,7 @@ TARGETS = {
             "origins", ("diachunk.sources.template", "diachunk.sources.open", "diachunk.sources.http"), 2048
         ),
         Target("names", ("diachunk.api.targets", "diachunk.manifest.names", "diachunk.manifest.paths"), 2048),
+        Target("trust", ("diachunk.sources.secret", "diachunk.manifest.signed"), 20 * 1024),
         Target("messages", ("diachunk.errors",), 64 * 1024),
         Target("load_headers", ("diachunk.loader",), 16 * 1024),
         Target("recipe", ("diachunk.manifest.recipe", "diachunk.manifest.stated", "diachunk.store.drafts")),

@@ -110,7 +110,7 @@ def _open(path: os.PathLike[str]) -> int:
     return os.open(garbage, os.O_RDONLY)
 
 
-def _get(url: str, context: object, limit_bytes: int) -> bytes:
+def _get(url: str, context: object, limit_bytes: int, on_login: object = None) -> bytes:
     if "z" not in url:
         raise TransferIncomplete(f"cannot get {url}: not in this test")
     return _GARBAGE
