@@ -13,9 +13,9 @@ from diachunk.node.guard import asker
 from diachunk.node.holdings import FileHere
 from diachunk.node.ranges import Unsatisfiable, parse_range
 from diachunk.node.replies import digest_in, failure, full
-from diachunk.node.sending import Changed, Cut, Sender, opened
-from diachunk.node.shelf import Piece
+from diachunk.node.sending import Changed, Cut, Sender, corked, opened
 from diachunk.node.state import STATE, State
+from diachunk.node.stock import Piece
 from diachunk.node.uploads import PIECE_BYTES, Full
 
 _BYTES = "application/octet-stream"
@@ -64,9 +64,10 @@ async def _give(
         return response
     try:
         with await state.uploads.begin(asker(request)) as upload, opened(pieces[0]) as first:
-            await response.prepare(request)
-            sender = Sender(request, response, state.limits.stall_s)
-            await sender.send(pieces, first, upload, state.uploads)
+            with corked(request.transport):
+                await response.prepare(request)
+                sender = Sender(request, response, state.limits.stall_s)
+                await sender.send(pieces, first, upload, state.uploads)
             await response.write_eof()
     except Full as error:
         return full(error.retry_after_s)

@@ -6,7 +6,7 @@ Blocking: runs on a thread of its own. New chunks only, and again only what chan
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +55,11 @@ class Growing:
 
     def forget(self, key: Key) -> None:
         self._seen.pop(key, None)
+
+    def look_all(self, files: Iterable[tuple[FileHere, Found]]) -> None:
+        """As `look`, one after the other."""
+        for file, found in files:
+            self.look(file, found)
 
     def look(self, file: FileHere, found: Found) -> None:
         """Hashes what is new in a file that another process fills, or that only claims to be complete."""

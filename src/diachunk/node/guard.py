@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -35,6 +36,7 @@ _NEAR = tuple(
 )
 _ROUTES_BYTES_MAX = 1024 * 1024
 _REREAD_S = 30.0
+_HOSTS_MAX = 256
 _RTF_UP, _RTF_GATEWAY = 1, 2
 _PREFIX_MIN = {4: 8, 6: 32}
 """A "directly connected" network wider than that is a tunnel's default route in disguise."""
@@ -57,6 +59,7 @@ def parse_cidrs(texts: Iterable[str]) -> tuple[Network, ...]:
     return tuple(found)
 
 
+@lru_cache(4096)
 def parse_ip(text: str) -> IP | None:
     """An address as sockets and headers show it; an IPv4 address in IPv6 clothes is IPv4."""
     try:
@@ -151,10 +154,12 @@ class Guard:
         self._near = near
         self._names = {"localhost", socket.gethostname().lower(), *(name.lower() for name in names)}
         self._clock = clock
+        self._hosts: dict[str, bool] = {}
 
     def also_called(self, name: str) -> None:
         """One more name of this machine."""
         self._names.add(name.lower().rstrip("."))
+        self._hosts.clear()
 
     def admits(self, ip: IP | None) -> bool:
         """Whether somebody at this address may ask at all (P11)."""
@@ -162,6 +167,13 @@ class Guard:
 
     def knows_host(self, header: str) -> bool:
         """Whether a Host header names this machine in a way that no page of elsewhere can (P12)."""
+        if header not in self._hosts:
+            if len(self._hosts) >= _HOSTS_MAX:
+                self._hosts.clear()
+            self._hosts[header] = self._judge_host(header)
+        return self._hosts[header]
+
+    def _judge_host(self, header: str) -> bool:
         try:
             host = (urlsplit(f"//{header}").hostname or "").rstrip(".")
         except ValueError:

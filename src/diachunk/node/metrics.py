@@ -10,20 +10,6 @@ from diachunk.node.shelf import Shelf
 from diachunk.node.uploads import Uploads
 from diachunk.version import __version__
 
-KINDS = (
-    "node",
-    "manifest",
-    "refs",
-    "have",
-    "have_digests",
-    "blob",
-    "chunk",
-    "peers",
-    "metrics",
-    "page",
-    "other",
-)
-
 
 class Metrics:
     """A registry of its own: a program that embeds a node has metrics, too.
@@ -43,6 +29,7 @@ class Metrics:
             "Connections closed before anything was read.",
             registry=self._registry,
         )
+        self._counters: dict[tuple[str, int], Counter] = {}
         self.peers = 0
         self.connections = 0
 
@@ -51,7 +38,10 @@ class Metrics:
         self._registry.register(_Live(self, shelf, uploads))
 
     def answered(self, kind: str, status: int) -> None:
-        self._requests.labels(kind, str(status)).inc()
+        counter = self._counters.get((kind, status))
+        if counter is None:
+            counter = self._counters[kind, status] = self._requests.labels(kind, str(status))
+        counter.inc()
 
     def refused(self) -> None:
         self._refused.inc()

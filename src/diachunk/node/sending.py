@@ -9,14 +9,14 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from aiohttp import web
 
 from diachunk.node.disk import identity_of
-from diachunk.node.shelf import Piece
+from diachunk.node.stock import Piece
 from diachunk.node.turns import SLOW_BPS
 from diachunk.node.uploads import PIECE_BYTES, Upload, Uploads
 from diachunk.store.mounts import file_system
@@ -56,6 +56,27 @@ def opened(piece: Piece) -> Iterator[BinaryIO]:
                 yield file
                 return
     raise Changed(piece.paths)
+
+
+@contextmanager
+def corked(transport: asyncio.BaseTransport | None) -> Iterator[None]:
+    """Headers leave together with the first bytes of the body: a reader that is woken for each takes the core away
+    from whoever sends (tcp(7), TCP_CORK; Linux alone).
+    """
+    sock = (
+        transport.get_extra_info("socket") if transport is not None and hasattr(socket, "TCP_CORK") else None
+    )
+    _cork(sock, 1)
+    try:
+        yield
+    finally:
+        _cork(sock, 0)
+
+
+def _cork(sock: socket.socket | None, how: int) -> None:
+    if sock is not None:
+        with suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, how)
 
 
 class Sender:

@@ -18,10 +18,11 @@ from diachunk.bitmap import Bitmap
 from diachunk.digest import Digest
 from diachunk.limits import DEFAULT, Limits
 from diachunk.node.bell import Bell
-from diachunk.node.disk import Disk, Found, identity_of
+from diachunk.node.disk import Disk, identity_of
 from diachunk.node.feed import Feed, Have
 from diachunk.node.growing import Growing
 from diachunk.node.holdings import Entry, FileHere, Identity, Key, Table
+from diachunk.node.stock import Piece, Stock, piece_of
 from diachunk.store.catalog import Ref
 from diachunk.store.store import Store
 from diachunk.transfer.company import Company
@@ -32,17 +33,6 @@ _FULL_LOOK_EVERY = 30
 """Polls between two looks at every file: what is changed in place shows in no directory's mtime."""
 _AT_ONCE = 2048
 _LOG = logging.getLogger("diachunk.node")
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Verified bytes [offset, offset + size) of a file, if that is still the same one when it is opened."""
-
-    file: FileHere
-    paths: tuple[Path, ...]
-    identity: Identity
-    offset: int
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +68,11 @@ class Shelf:
         """
         self.store = store
         self.changed = Bell()
-        self._limits = limits
         self._verify_claimed = verify_claimed
         self._disk = Disk(store, lower_stores, secret=secret)
         self._growing = Growing(self._tell)
-        self._table = Table({})
-        self._feeds: dict[Digest, Feed] = {}
+        self._stock = Stock(limits)
         self._refs: list[Ref] = []
-        self._unproven: dict[Key, Found] = {}
         self._lent: dict[Company, tuple[_Lent, ...]] = {}
         self._inbox: deque[tuple[Key, Identity, int]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -112,8 +99,7 @@ class Shelf:
         if self._task:
             self._task.cancel()
             await asyncio.wait({self._task})
-        for feed in self._feeds.values():
-            feed.close()
+        self._stock.close()
         for pool in (self._threads, self._hashing):
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -121,11 +107,11 @@ class Shelf:
 
     def manifests(self) -> list[Entry]:
         """Checkpoints here, those used last first."""
-        return sorted(self._table.entries.values(), key=lambda entry: -entry.used_at)
+        return sorted(self._stock.table.entries.values(), key=lambda entry: -entry.used_at)
 
     def manifest_text(self, manifest_id: Digest) -> Path | None:
         """The file with its text."""
-        entry = self._table.entries.get(manifest_id)
+        entry = self._stock.table.entries.get(manifest_id)
         return entry.text_path if entry else None
 
     def refs(self, name: str, revision: str | None = None) -> list[Ref]:
@@ -133,56 +119,37 @@ class Shelf:
         return [ref for ref in self._refs if ref.name == name and revision in (None, ref.revision)]
 
     def feed(self, manifest_id: Digest) -> Feed | None:
-        return self._feeds.get(manifest_id)
+        return self._stock.feeds.get(manifest_id)
 
     def have(self, manifest_id: Digest, epoch: str = "", version: int = 0) -> Have | None:
         """What is here of a checkpoint; None if it is not known here."""
-        feed = self._feeds.get(manifest_id)
+        feed = self._stock.feeds.get(manifest_id)
         return feed.have(epoch, version) if feed else None
 
     def have_digests(self, digests: Sequence[Digest]) -> Bitmap:
         """Which of these chunks are here, in that order."""
-        here = (number for number, digest in enumerate(digests) if self._table.find(digest))
+        here = (number for number, digest in enumerate(digests) if self._stock.table.find(digest))
         return Bitmap(len(digests), here)
 
     def chunk(self, digest: Digest) -> Piece | None:
         """Where a chunk lies here."""
-        found = self._table.find(digest)
-        return None if found is None else _piece(*found)
+        found = self._stock.table.find(digest)
+        return None if found is None else piece_of(*found)
 
     def blob_size(self, digest: Digest) -> int | None:
         """The size of a file that a checkpoint here has; None for any other."""
-        files = self._table.by_blob.get(digest)
+        files = self._stock.table.by_blob.get(digest)
         return files[0].size if files else None
 
     def blob(self, digest: Digest, start: int, end: int) -> list[Piece] | None:
         """Where these bytes of a file lie, in order: in that file, or chunk by chunk wherever those are. None if
         not all of them are here.
         """
-        for file in self._table.by_blob.get(digest, ()):
-            pieces = self._pieces(file, start, end)
+        for file in self._stock.table.by_blob.get(digest, ()):
+            pieces = self._stock.pieces(file, start, end)
             if pieces is not None:
                 return pieces
         return None
-
-    def _pieces(self, file: FileHere, start: int, end: int) -> list[Piece] | None:
-        if file.whole:
-            return [Piece(file, file.paths, file.identity, start, end - start)]
-        pieces: list[Piece] = []
-        for index in file.chunks_in(start, end):
-            offset = file.chunks.offsets[index]
-            found = (file, index) if file.has(index) else self._table.find(file.chunks.digest(index))
-            if found is None:
-                return None
-            first = max(start - offset, 0)
-            size = min(end - offset, file.chunks.sizes[index]) - first
-            piece = _piece(*found)
-            piece = Piece(piece.file, piece.paths, piece.identity, piece.offset + first, size)
-            if pieces and _follows(pieces[-1], piece):
-                last = pieces.pop()
-                piece = Piece(last.file, last.paths, last.identity, last.offset, last.size + size)
-            pieces.append(piece)
-        return pieces
 
     def suspect(self, piece: Piece) -> None:
         """The file was another when it was opened: looks at it now."""
@@ -216,26 +183,26 @@ class Shelf:
 
     def _begin(self, company: Company, lent: tuple[_Lent, ...]) -> None:
         self._lent[company] = lent
-        if any(each.key not in self._table.files for each in lent):
+        if any(each.key not in self._stock.table.files for each in lent):
             self._look_now.ring()
         self._take_lent(lent)
 
     def _take_lent(self, lent: Iterable[_Lent]) -> None:
         for each in lent:
-            file = self._table.files.get(each.key)
+            file = self._stock.table.files.get(each.key)
             if file is None or file.whole or file.lent:
                 continue
-            self._unproven.pop(each.key, None)
+            self._stock.unproven.pop(each.key, None)
             if file.identity != each.identity:
-                self._lose(file)
+                self._stock.lose(file)
             file.paths, file.identity, file.lent = each.paths, each.identity, True
             for index in each.present:
-                self._gain(file, index)
+                self._stock.gain(file, index)
 
     def _end(self, company: Company) -> None:
         for each in self._lent.pop(company, ()):
             self._suspects.add(each.key)
-            file = self._table.files.get(each.key)
+            file = self._stock.table.files.get(each.key)
             if file is not None:
                 file.lent = False
         self._look_now.ring()
@@ -253,35 +220,14 @@ class Shelf:
         self._drain_due = False  # first: what comes from here on asks again
         while self._inbox:
             key, identity, index = self._inbox.popleft()
-            file = self._table.files.get(key)
+            file = self._stock.table.files.get(key)
             if file is not None and file.identity[:2] == identity[:2]:
                 if any(self._disk.hides(entry.id) for entry, _ in file.places):
                     # Not a byte of it: it waits until the catalog was read again, and goes with its checkpoint.
                     self._inbox.appendleft((key, identity, index))
                     self._look_now.ring()
                     return
-                self._gain(file, index)
-
-    def _gain(self, file: FileHere, index: int) -> None:
-        if file.has(index):
-            return
-        file.present.add(index)
-        for entry, item in self._table.items(file, index):
-            if entry.add(item):
-                self._feeds[entry.id].gain(item)
-
-    def _lose(self, file: FileHere) -> None:
-        if not file.whole and not len(file.present):
-            return
-        file.whole, file.present = False, Bitmap(len(file.chunks))
-        for entry, _ in {id(each): (each, base) for each, base in self._sharers(file)}.values():
-            self._table.recount(entry)
-            self._feeds[entry.id].lose()
-
-    def _sharers(self, file: FileHere) -> Iterable[tuple[Entry, int]]:
-        yield from file.places
-        for index in self._table.shared(file):
-            yield from self._table.items(file, index)
+                self._stock.gain(file, index)
 
     # --- following the store -------------------------------------------------------------------------------
 
@@ -305,7 +251,7 @@ class Shelf:
         every = shelves is None or not number % _FULL_LOOK_EVERY
         files = [
             file
-            for key, file in self._table.files.items()
+            for key, file in self._stock.table.files.items()
             if every or key in suspects or (shelves and key[0][0] in shelves)
         ]
         await self._look_at(files)
@@ -313,20 +259,13 @@ class Shelf:
             self._hash_unproven()
 
     async def _read_catalog(self) -> None:
-        before = self._table
+        before = self._stock.table
         entries = await self._in_thread(lambda: self._disk.manifests(before.entries))
         if entries.keys() != before.entries.keys():
             table = await self._in_thread(lambda: Table(entries, before))
             self._drain()
-            table.adopt_places()
-            self._table = table
-            for gone in before.entries.keys() - entries.keys():
-                self._feeds.pop(gone).close()
-            for key in self._unproven.keys() - table.files.keys():
-                self._unproven.pop(key)
-            for new in entries.keys() - before.entries.keys():
-                table.recount(entries[new])
-                self._feeds[new] = Feed(entries[new], self._limits)
+            for new in self._stock.take_over(table):
+                table.recount(new)
                 await asyncio.sleep(0)
             for lent in self._lent.values():
                 self._take_lent(lent)
@@ -339,47 +278,18 @@ class Shelf:
         for start in range(0, len(files), _AT_ONCE):
             some = files[start : start + _AT_ONCE]
             for found in await self._in_thread(partial(self._disk.look_all, some)):
-                self._apply(found)
+                self._stock.apply(found)
                 await asyncio.sleep(0)
-
-    def _apply(self, found: Found) -> None:
-        file = self._table.files.get(found.key)
-        if file is None or (file.lent and not found.proven):
-            return
-        if found.proven:
-            self._unproven.pop(found.key, None)
-            if file.whole and file.identity != found.identity and file.identity:
-                self._lose(file)
-            file.paths, file.identity = found.paths, found.identity
-            if not file.whole:
-                self._gain_all(file)
-            return
-        if file.whole or file.identity[:2] != found.identity[:2]:
-            self._lose(file)
-        file.paths, file.identity = found.paths, found.identity
-        if found.paths:
-            self._unproven[found.key] = found
-        else:
-            self._unproven.pop(found.key, None)
-
-    def _gain_all(self, file: FileHere) -> None:
-        for index in range(len(file.chunks)):
-            self._gain(file, index)
-        file.whole, file.present = True, Bitmap(len(file.chunks))
 
     def _hash_unproven(self) -> None:
         if self._busy_hashing:
             return
-        work = [(self._table.files[key], found) for key, found in self._unproven.items()]
+        work = [(self._stock.table.files[key], found) for key, found in self._stock.unproven.items()]
         work = [(file, found) for file, found in work if not file.lent]
         if work:
             self._busy_hashing = True
-            future = asyncio.get_running_loop().run_in_executor(self._hashing, self._hash_all, work)
+            future = asyncio.get_running_loop().run_in_executor(self._hashing, self._growing.look_all, work)
             future.add_done_callback(self._hashed)
-
-    def _hash_all(self, work: Sequence[tuple[FileHere, Found]]) -> None:
-        for file, found in work:
-            self._growing.look(file, found)
 
     def _hashed(self, future: asyncio.Future[None]) -> None:
         self._busy_hashing = False
@@ -388,11 +298,3 @@ class Shelf:
 
     async def _in_thread(self, what: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, what)
-
-
-def _piece(file: FileHere, index: int) -> Piece:
-    return Piece(file, file.paths, file.identity, file.chunks.offsets[index], file.chunks.sizes[index])
-
-
-def _follows(before: Piece, after: Piece) -> bool:
-    return before.file is after.file and before.offset + before.size == after.offset
