@@ -36,6 +36,7 @@ class Company:
     linger_s: float | None
     discover: bool
     share: bool
+    newest: bool = False
 
     def how(self, config: Config, ask: Ask | None = None) -> Sociable:
         """With what the settings say."""
@@ -48,5 +49,6 @@ class Company:
             self.discover and config.discover,
             self.max_up_bps,
             self.linger_s,
-            ask=ask,
+            self.newest,
+            ask,
         )

@@ -66,7 +66,11 @@ _Locked = Annotated[
     bool, typer.Option("--locked", help="Exactly what diachunk.lock says, or fail; never writes it.")
 ]
 _Update = Annotated[
-    bool, typer.Option("--update", help="Look every checkpoint up anew and rewrite diachunk.lock.")
+    bool,
+    typer.Option(
+        "--update",
+        help="Of a name: ask for a newer version. Without TARGET: look all up anew, rewrite diachunk.lock.",
+    ),
 ]
 
 
@@ -153,7 +157,9 @@ def fetch(
         tuple(into or ()),
         place,
         dry_run,
-        Company(tuple(peer or ()), rate_of(max_up), seconds_of(linger), not no_discover, not no_share),
+        Company(
+            tuple(peer or ()), rate_of(max_up), seconds_of(linger), not no_discover, not no_share, update
+        ),
     )
     part = _Part(tuple(component or ()), tuple(include or ()), tuple(exclude or ()), to)
     if target is None:
@@ -163,8 +169,8 @@ def fetch(
                 hint='without one each checkpoint says its own: {target = "lab/dia", to = "weights"}',
             )
         _fetch_set(talk, options, locked=locked, update=update)
-    elif locked or update:
-        raise UsageError("--locked and --update are for what ./diachunk.toml names: leave TARGET out")
+    elif locked:
+        raise UsageError("--locked is for what ./diachunk.toml names: leave TARGET out")
     else:
         _fetch_one(talk, target, part, options)
 
