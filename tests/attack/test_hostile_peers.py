@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,16 @@ from aiohttp import web
 from diachunk.bitmap import Bitmap
 from diachunk.digest import Digest
 from diachunk.errors import TransferIncomplete
+from diachunk.limits import Limits
+from diachunk.node.calling import IS_CALLED
 from diachunk.schedule.health import Health
 from diachunk.testing.servers import Nginx
 from diachunk.transfer.progress import Notice
 from fixtures.checkpoints import MIB, Checkpoint, assert_same_files, assert_store_is_right
 from fixtures.hostile_peer import Answer, HostilePeer
+from fixtures.neighbour import Around, until
+from fixtures.raw_answers import RAW, body_byte_by_byte
+from fixtures.raw_server import RawServer
 from fixtures.settings import QUICK, write_config
 from fixtures.watch import Watched, fetch
 
@@ -283,6 +289,24 @@ def test_what_does_not_answer_as_a_node_is_none(
         fetch_from(small, home, liar, honest)
         assert liar.asked["node"]
         assert not liar.asked["have"] + liar.asked["blob"] + liar.asked["peers"]
+
+
+def test_answers_that_are_no_http_end_in_time_and_are_no_nodes(
+    small: Checkpoint, honest: HostilePeer
+) -> None:
+    limits = Limits(stall_s=0.6, connect_timeout_s=0.6)
+    with ExitStack() as stack:
+        servers = [stack.enter_context(RawServer(answer)) for answer in [*RAW, body_byte_by_byte]]
+        names = [f"127.0.0.1:{server.port}" for server in servers]
+        around = stack.enter_context(Around(*names, honest.address, limits=limits))
+        told = around.began(small.manifest)
+        until(lambda: honest.address in told.held, 5.0)
+        until(lambda: all(around.states().get(name, IS_CALLED) != IS_CALLED for name in names), 10.0)
+        states = around.states()
+        assert all(
+            state.isprintable() and 3 < len(state) < 200 for name, state in states.items() if name in names
+        )
+        assert list(told.held) == [honest.address]
 
 
 # --- single flight ---------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from aiohttp import web
 from diachunk.bitmap import Bitmap
 from diachunk.limits import DEFAULT
 from diachunk.manifest import Manifest
+from diachunk.node import joining
 from diachunk.node.model import Address, Want
 from diachunk.node.numbering import Numbering
 from diachunk.node.roster import How
@@ -236,3 +237,18 @@ def test_a_full_node_is_asked_again_later_and_not_counted_as_gone(manifest: Mani
         told = around.began(manifest)
         until(lambda: told.held)
         assert peer.asked["have"] < 8
+
+
+def test_a_session_of_very_many_chunks_is_numbered_aside(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining, "_THREAD_FROM_CHUNKS", 2)
+    with HostilePeer(manifest) as peer, Around(peer.address) as around:
+        told = around.began(manifest)
+        assert until(lambda: told.held) == {peer.address: set(range(6))}
+        until(lambda: around.call(lambda: around.wants.of(manifest.id)))
+        short = Told(manifest)
+        around.join(manifest).began(short)
+        around.join(manifest).ended(short)
+        around.join(manifest).ended(told)
+        until(lambda: not around.call(lambda: around.wants.of(manifest.id)))

@@ -11,7 +11,7 @@ from diachunk.manifest import Manifest
 from diachunk.node.attendance import Attendance
 from diachunk.node.model import Address, Want
 from diachunk.node.neighbours import Around, Neighbour
-from diachunk.node.numbering import Numbering
+from diachunk.node.numbering import Mapped, Numbering
 from diachunk.node.roster import How
 from diachunk.node.subscriptions import Subscription
 from diachunk.schedule.feeders import hash_of
@@ -45,7 +45,7 @@ class Joined:
         self._waiting: dict[Company, None] = {}
         self._told: set[Address] = set()
         self._hashes: dict[Address, int] = {}
-        self._stopping: set[asyncio.Task[None]] = set()
+        self._under_way: set[asyncio.Task[None]] = set()
         self._closed = False
         self._due: asyncio.TimerHandle | None = None
         self._ready = self._loop.create_task(self._prepare(), name="diachunk-numbering")
@@ -82,14 +82,28 @@ class Joined:
             company.expects_more(False)
         elif self._numbering is None:
             self._waiting[company] = None
+        elif len(company.work) < _THREAD_FROM_CHUNKS:
+            self._attend(company, self._numbering.of(company.work))
         else:
-            attendance = Attendance(company, self._numbering.of(company.work), self._make_source)
-            self._attending[company] = attendance
-            for one in self._subscriptions.values():
-                attendance.news(one, None)
-                if one.has is None:
-                    one.poke()
-            self.tick()
+            self._waiting[company] = None
+            task = self._loop.create_task(self._begin_large(company, self._numbering))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+
+    async def _begin_large(self, company: Company, numbering: Numbering) -> None:
+        mapped = await asyncio.to_thread(numbering.of, company.work)
+        if company in self._waiting and not self._closed:
+            del self._waiting[company]
+            self._attend(company, mapped)
+
+    def _attend(self, company: Company, mapped: Mapped) -> None:
+        attendance = Attendance(company, mapped, self._make_source)
+        self._attending[company] = attendance
+        for one in self._subscriptions.values():
+            attendance.news(one, None)
+            if one.has is None:
+                one.poke()
+        self.tick()
 
     def _end(self, company: Company) -> None:
         self._waiting.pop(company, None)
@@ -219,8 +233,8 @@ class Joined:
         one = self._subscriptions.pop(address)
         task = one.stop()
         if task is not None:
-            self._stopping.add(task)
-            task.add_done_callback(self._stopping.discard)
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
         for attendance in self._attending.values():
             attendance.silent(address)
 
@@ -274,4 +288,4 @@ class Joined:
         for address in list(self._subscriptions):
             self._drop(address)
         self._ready.cancel()
-        await asyncio.wait({self._ready, *self._stopping})
+        await asyncio.wait({self._ready, *self._under_way})
