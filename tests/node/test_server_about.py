@@ -24,6 +24,8 @@ ME = {"port": 8420, "node": "0" * 32, "store": "ab" * 8}
 class Book:
     """A roster that writes down."""
 
+    count = 7
+
     def __init__(self) -> None:
         self.heard: list[tuple[str, int | None, str, str, tuple[Want, ...]]] = []
 

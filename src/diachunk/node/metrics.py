@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -15,8 +17,7 @@ class Metrics:
     """A registry of its own: a program that embeds a node has metrics, too.
 
     Attributes:
-        requests: by kind and status.
-        peers: how many other nodes are known; set by whoever knows.
+        connections: open ones; set by the hall.
     """
 
     def __init__(self) -> None:
@@ -30,12 +31,11 @@ class Metrics:
             registry=self._registry,
         )
         self._counters: dict[tuple[str, int], Counter] = {}
-        self.peers = 0
         self.connections = 0
 
-    def watch(self, shelf: Shelf, uploads: Uploads) -> None:
+    def watch(self, shelf: Shelf, uploads: Uploads, peers: Callable[[], int]) -> None:
         """Reads these whenever it is asked."""
-        self._registry.register(_Live(self, shelf, uploads))
+        self._registry.register(_Live(self, shelf, uploads, peers))
 
     def answered(self, kind: str, status: int) -> None:
         counter = self._counters.get((kind, status))
@@ -53,10 +53,11 @@ class Metrics:
 class _Live(Collector):
     """Figures that somebody else keeps."""
 
-    def __init__(self, metrics: Metrics, shelf: Shelf, uploads: Uploads) -> None:
+    def __init__(self, metrics: Metrics, shelf: Shelf, uploads: Uploads, peers: Callable[[], int]) -> None:
         self._metrics = metrics
         self._shelf = shelf
         self._uploads = uploads
+        self._peers = peers
 
     def collect(self) -> list[Metric]:
         turns, entries = self._uploads.turns, self._shelf.manifests()
@@ -80,7 +81,7 @@ class _Live(Collector):
             GaugeMetricFamily("diachunk_uploads_parked", "Uploads whose reader does not read.", turns.parked),
             GaugeMetricFamily("diachunk_upload_slots", "Uploads at a time.", turns.slots),
             GaugeMetricFamily("diachunk_connections", "Open connections.", self._metrics.connections),
-            GaugeMetricFamily("diachunk_peers_known", "Other nodes known.", self._metrics.peers),
+            GaugeMetricFamily("diachunk_peers_known", "Other nodes known.", self._peers()),
             GaugeMetricFamily("diachunk_manifests", "Checkpoints known here.", len(entries)),
             GaugeMetricFamily(
                 "diachunk_manifests_complete",

@@ -23,6 +23,11 @@ from diachunk.version import __version__
 class Roster(Protocol):
     """Who else is there (P9, P14)."""
 
+    @property
+    def count(self) -> int:
+        """How many are known."""
+        ...
+
     def announced(self, host: str, port: int | None, node: str, store: str, wants: Sequence[Want]) -> None:
         """A node says that it is there; `host` is where its connection came from."""
         ...
@@ -36,6 +41,8 @@ class Roster(Protocol):
 
 class NobodyElse:
     """A roster of a node that looks for no others."""
+
+    count = 0
 
     def announced(self, host: str, port: int | None, node: str, store: str, wants: Sequence[Want]) -> None:
         return
@@ -68,7 +75,7 @@ class State:
 
     def __post_init__(self) -> None:
         self.store_id = self.store_id or self.shelf.store.layout.store_id
-        self.metrics.watch(self.shelf, self.uploads)
+        self.metrics.watch(self.shelf, self.uploads, lambda: self.roster.count)
 
 
 STATE: web.AppKey[State] = web.AppKey("diachunk_state", State)
