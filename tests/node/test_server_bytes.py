@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import http.client
 import os
+import socket
 import subprocess
+import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import urllib3
 from diachunk.digest import digest_of
 from diachunk.limits import Limits, MiB
 from diachunk.manifest import Manifest, decode
+from diachunk.node import sending, uploads
 from diachunk.store.adopted import AdoptedFile
 from diachunk.store.stamps import Stamp
 from diachunk.store.store import Store
@@ -201,6 +205,43 @@ def test_when_all_slots_are_taken_others_wait_and_too_many_are_told_when_to_come
         assert turn is not None
         served.call(partial(turns.end, turn))
     assert served.ask(BLOB)[0] == 200
+
+
+def test_a_slow_reader_keeps_its_slot_as_long_as_it_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(tmp_path / "store")
+    pieces = tuple(bytes([number]) * (4 * MiB) for number in range(4))
+    keep(store, manifest_of("lab/large", {"model/a.bin": pieces}), {"model/a.bin": pieces})
+    monkeypatch.setattr(sending, "_LOOK_S", 0.1)
+    lost: list[object] = []
+    monkeypatch.setattr(uploads.Upload, "stands", lambda self: lost.append(self.address))
+    with Served(store) as node, socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 128 * 1024)
+        reader.connect(("127.0.0.1", node.port))
+        path = f"/v1/blobs/{digest_of(b''.join(pieces)).hex()}"
+        reader.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        got, give_up_at = 0, time.monotonic() + 20
+        while got < 8 * MiB and time.monotonic() < give_up_at:
+            got += len(reader.recv(64 * 1024))
+            time.sleep(0.003)  # how slow it is: nothing waits for it
+        assert not lost
+        until(lambda: lost)  # and now it does not read any more
+
+
+def test_closing_does_not_wait_for_those_who_listen(store: Store, manifest: Manifest) -> None:
+    node = Served(store)
+    said = node.json(f"/v1/manifests/{manifest.hex_id}/have")
+    poll = f"/v1/manifests/{manifest.hex_id}/have?since={said['epoch']}:{said['version']}&wait=20"
+    heard: list[object] = []
+    listener = threading.Thread(target=lambda: heard.append(node.json(poll)))
+    listener.start()
+    until(lambda: node.call(lambda: node.state.listeners) == 1)
+    started_at = time.monotonic()
+    node.__exit__()
+    listener.join(10)
+    assert heard
+    assert time.monotonic() - started_at < 5
 
 
 def test_a_connection_that_ends_early_frees_its_slot(served: Served) -> None:

@@ -77,7 +77,7 @@ async def _give(
         if not response.prepared:
             return failure(404, "it was here, and changed")
         _cut(request)
-    except (Cut, ConnectionError):
+    except (Cut, OSError):
         _cut(request)
     return response
 
@@ -104,7 +104,7 @@ async def manifest(request: web.Request) -> web.StreamResponse:
             await response.write_eof()
     except Changed:
         return failure(404, "no such manifest here")
-    except (Cut, ConnectionError):
+    except (Cut, OSError):
         _cut(request)
     return response
 

@@ -152,10 +152,11 @@ class Sender:
         self, task: asyncio.Task[int], transport: asyncio.BaseTransport | None, upload: Upload | None
     ) -> int:
         """Waits for a part to be gone, and watches whether the reader reads meanwhile."""
+        before = _acked(transport)
         try:
             done, _ = await asyncio.wait({task}, timeout=_LOOK_S)
             if not done:
-                await self._look_after(task, transport, upload)
+                await self._look_after(task, transport, upload, before)
             return task.result()
         finally:
             if not task.done():
@@ -164,12 +165,18 @@ class Sender:
                 await asyncio.wait({task})
 
     async def _look_after(
-        self, task: asyncio.Task[int], transport: asyncio.BaseTransport | None, upload: Upload | None
+        self,
+        task: asyncio.Task[int],
+        transport: asyncio.BaseTransport | None,
+        upload: Upload | None,
+        before: int,
     ) -> None:
-        stood_s, before = _LOOK_S, _acked(transport)
-        # In the first second it may have been slow or still: nobody looked.
-        moved = 0
+        """Looks once more every second: `before` is what was acknowledged a second ago."""
+        stood_s = 0.0
         while True:
+            now = _acked(transport)
+            moved, before = now - before, now
+            stood_s = 0.0 if moved > 0 else stood_s + _LOOK_S
             if upload is not None and moved < SLOW_BPS * _LOOK_S:
                 upload.stands()
             if stood_s >= self._stall_s:
@@ -177,9 +184,6 @@ class Sender:
             done, _ = await asyncio.wait({task}, timeout=_LOOK_S)
             if done:
                 return
-            now = _acked(transport)
-            moved, before = now - before, now
-            stood_s = 0.0 if moved > 0 else stood_s + _LOOK_S
 
 
 def _acked(transport: asyncio.BaseTransport | None) -> int:

@@ -22,7 +22,7 @@ _LOG = logging.getLogger("diachunk.node")
 _HALL: web.AppKey[Hall] = web.AppKey("diachunk_hall", Hall)
 _IDLE_S = 60.0
 _BACKLOG = 1024
-_SHUTDOWN_S = 2.0
+_SHUTDOWN_S = 0.5
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
@@ -100,16 +100,18 @@ class Listening:
     """A server that runs. `port`: the one it listens on."""
 
     port: int
+    _state: State
     _runner: web.AppRunner
     _servers: list[asyncio.Server]
     _tasks: list[asyncio.Task[None]]
 
     async def close(self) -> None:
-        """Stops listening; gives requests under way a moment. Bounded in time."""
+        """Stops listening, answers who listens to it, gives other requests a moment. Bounded in time."""
         for server in self._servers:
             server.close()
         for task in self._tasks:
             task.cancel()
+        self._state.shelf.wake_listeners()
         await self._runner.cleanup()
 
 
@@ -152,7 +154,7 @@ async def serve_on(
         loop.create_task(_learn_name(state), name="diachunk-name"),
     ]
     _LOG.info("listening on %s port %d", host or "all addresses", state.port)
-    return Listening(state.port, runner, servers, tasks)
+    return Listening(state.port, state, runner, servers, tasks)
 
 
 async def _follow_wants(state: State) -> None:

@@ -6,10 +6,9 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +21,7 @@ from diachunk.node.disk import Disk, identity_of
 from diachunk.node.feed import Feed, Have
 from diachunk.node.growing import Growing
 from diachunk.node.holdings import Entry, FileHere, Identity, Key, Table
-from diachunk.node.stock import Piece, Stock, piece_of
+from diachunk.node.stock import Lent, Piece, Stock, piece_of
 from diachunk.store.catalog import Ref
 from diachunk.store.store import Store
 from diachunk.transfer.company import Company
@@ -33,16 +32,6 @@ _FULL_LOOK_EVERY = 30
 """Polls between two looks at every file: what is changed in place shows in no directory's mtime."""
 _AT_ONCE = 2048
 _LOG = logging.getLogger("diachunk.node")
-
-
-@dataclass(frozen=True, slots=True)
-class _Lent:
-    """A live partial, as it was when it was lent."""
-
-    key: Key
-    paths: tuple[Path, ...]
-    identity: Identity
-    present: Bitmap
 
 
 class Shelf:
@@ -73,7 +62,7 @@ class Shelf:
         self._growing = Growing(self._tell)
         self._stock = Stock(limits)
         self._refs: list[Ref] = []
-        self._lent: dict[Company, tuple[_Lent, ...]] = {}
+        self._lent: dict[Company, tuple[Lent, ...]] = {}
         self._inbox: deque[tuple[Key, Identity, int]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -121,6 +110,11 @@ class Shelf:
     def feed(self, manifest_id: Digest) -> Feed | None:
         return self._stock.feeds.get(manifest_id)
 
+    def wake_listeners(self) -> None:
+        """Ends every long poll: the node is closing."""
+        for feed in self._stock.feeds.values():
+            feed.told.ring()
+
     def have(self, manifest_id: Digest, epoch: str = "", version: int = 0) -> Have | None:
         """What is here of a checkpoint; None if it is not known here."""
         feed = self._stock.feeds.get(manifest_id)
@@ -167,7 +161,7 @@ class Shelf:
                 identity = identity_of(os.fstat(file.fd))[:2]
                 file.follow(partial(self._tell, key, identity))
                 paths = (file.path, self.store.layout.blob(facts.digest))
-                lent.append(_Lent(key, paths, identity, file.present()))
+                lent.append(Lent(key, paths, identity, file.present()))
         self._call(lambda: self._begin(company, tuple(lent)))
 
     def unlend(self, company: Company) -> None:
@@ -181,23 +175,11 @@ class Shelf:
             with suppress(RuntimeError):  # the loop is closed: nobody asks any more
                 self._loop.call_soon_threadsafe(what)
 
-    def _begin(self, company: Company, lent: tuple[_Lent, ...]) -> None:
+    def _begin(self, company: Company, lent: tuple[Lent, ...]) -> None:
         self._lent[company] = lent
         if any(each.key not in self._stock.table.files for each in lent):
             self._look_now.ring()
-        self._take_lent(lent)
-
-    def _take_lent(self, lent: Iterable[_Lent]) -> None:
-        for each in lent:
-            file = self._stock.table.files.get(each.key)
-            if file is None or file.whole or file.lent:
-                continue
-            self._stock.unproven.pop(each.key, None)
-            if file.identity != each.identity:
-                self._stock.lose(file)
-            file.paths, file.identity, file.lent = each.paths, each.identity, True
-            for index in each.present:
-                self._stock.gain(file, index)
+        self._stock.take_lent(lent)
 
     def _end(self, company: Company) -> None:
         for each in self._lent.pop(company, ()):
@@ -268,7 +250,7 @@ class Shelf:
                 table.recount(new)
                 await asyncio.sleep(0)
             for lent in self._lent.values():
-                self._take_lent(lent)
+                self._stock.take_lent(lent)
             await self._look_at([file for key, file in table.files.items() if key not in before.files])
             self._drain()
         self._refs = await self._in_thread(lambda: self._disk.refs(entries))

@@ -25,6 +25,16 @@ class Piece:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """A live partial, as it was when it was lent."""
+
+    key: Key
+    paths: tuple[Path, ...]
+    identity: Identity
+    present: Bitmap
+
+
 class Stock:
     """Used on the loop's thread alone.
 
@@ -107,6 +117,19 @@ class Stock:
         for index in range(len(file.chunks)):
             self.gain(file, index)
         file.whole, file.present = True, Bitmap(len(file.chunks))
+
+    def take_lent(self, lent: Iterable[Lent]) -> None:
+        """Live partials of this process: what they hold is right, and more of it is told as it comes."""
+        for each in lent:
+            file = self.table.files.get(each.key)
+            if file is None or file.whole or file.lent:
+                continue
+            self.unproven.pop(each.key, None)
+            if file.identity != each.identity:
+                self.lose(file)
+            file.paths, file.identity, file.lent = each.paths, each.identity, True
+            for index in each.present:
+                self.gain(file, index)
 
     def take_over(self, table: Table) -> list[Entry]:
         """Another set of checkpoints; returns the new ones, of which nothing is counted yet."""
