@@ -15,8 +15,8 @@ from diachunk.node.metrics import Metrics
 from diachunk.node.replies import ARRIVES_S, BODY_BYTES_MAX
 
 HEADER_BYTES_MAX = 16 * KiB
-_IN_HAND_BYTES_MAX = BODY_BYTES_MAX + 64 * KiB
-"""What may come while a request is answered: its body, and a little of those that follow."""
+_AHEAD_BYTES_MAX = 64 * KiB
+"""What may come while a request is answered, besides its body: a little of those that follow."""
 _END = b"\r\n\r\n"
 
 
@@ -39,11 +39,11 @@ class Hall:
             return "503 Service Unavailable", "too many connections"
         return None
 
-    def begins(self, transport: asyncio.BaseTransport | None) -> None:
+    def begins(self, transport: asyncio.BaseTransport | None, *, body: bool) -> None:
         """A request has arrived whole, but for its body."""
         door = self.doors.get(transport) if transport is not None else None
         if door is not None:
-            door.begins()
+            door.begins(body=body)
 
     def ends(self, transport: asyncio.BaseTransport | None) -> None:
         """It was answered: the next one may come."""
@@ -64,6 +64,7 @@ class Door(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._in_hand = False
         self._received = 0
+        self._room_bytes = _AHEAD_BYTES_MAX + BODY_BYTES_MAX
         self._tail = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -111,11 +112,12 @@ class Door(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def begins(self) -> None:
+    def begins(self, *, body: bool) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._in_hand, self._received, self._tail = True, 0, b""
+        self._room_bytes = _AHEAD_BYTES_MAX + (BODY_BYTES_MAX if body else 0)
 
     def ends(self) -> None:
         self._in_hand, self._received, self._tail = False, 0, b""
@@ -140,7 +142,7 @@ class Door(asyncio.Protocol):
                 return False
             over = self._received > HEADER_BYTES_MAX
         else:
-            over = self._received > _IN_HAND_BYTES_MAX
+            over = self._received > self._room_bytes
         if over:
             self._drop()
         return over

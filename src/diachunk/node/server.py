@@ -57,7 +57,7 @@ async def _for_all(request: web.Request, handler: Handler) -> web.StreamResponse
     """Who may ask (P11 to P13), errors as JSON (P1), and a count of both."""
     state, hall = request.app[STATE], request.app[_HALL]
     transport = request.transport
-    hall.begins(transport)
+    hall.begins(transport, body=request.can_read_body)
     kind = _kind(request)
     try:
         response = await _answer(request, handler, state)

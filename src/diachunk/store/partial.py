@@ -205,9 +205,7 @@ class Partial:
                     self._arrived.wait()
 
     def follow(self, told: Callable[[int], None] | None) -> None:
-        """Has each chunk told by its index once it is in place, on the thread that put it there: must not block.
-        What was in place before is in `present`, asked for after this. None: no more.
-        """
+        """Tells of each chunk that gets in place, on the thread that put it there; `present` has the earlier ones."""
         self._told = told
 
     def present(self) -> Bitmap:
