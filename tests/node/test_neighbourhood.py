@@ -20,6 +20,7 @@ from diachunk.node.guard import Guard
 from diachunk.node.model import Address
 from diachunk.node.resolving import Named, look_up
 from diachunk.node.roster import How
+from diachunk.node.talking import Reply, Talker, Unreached
 from diachunk.sources.secret import Secret
 from diachunk.store.store import Store
 from fixtures.hostile_peer import HostilePeer
@@ -102,6 +103,32 @@ def test_with_a_secret_nodes_prove_it_in_every_request_and_others_are_shut_out(
             told = around.began(manifest)
             until(lambda: around.states().get(name) == "wants the lab's secret")
             assert not told.held
+
+
+@pytest.mark.parametrize("how", [How.EXCHANGE, How.ANNOUNCED, How.MDNS])
+def test_an_address_that_p11_would_not_let_in_is_never_called_however_it_came(
+    monkeypatch: pytest.MonkeyPatch, how: How
+) -> None:
+    called: list[str] = []
+
+    async def ask(self: Talker, address: Address, target: str, **options: object) -> Reply:
+        called.append(address.host)
+        raise Unreached("not in this test")
+
+    monkeypatch.setattr(Talker, "ask", ask)
+    with Around() as around:
+        informant = Address("10.0.0.9", 8420)
+        peers = [
+            (Address("8.8.8.8", 8420), 0.0),
+            (Address("10.0.0.7", 22), 0.0),
+            (Address("10.0.0.8", 8420), 0.0),
+        ]
+        around.call(lambda: around.it.learned(informant, peers))
+        assert around.call(lambda: [each.address.host for each in around.roster]) == ["10.0.0.8"]
+        around.call(lambda: around.roster.note(Address("8.8.4.4", 8420), how))
+        around.call(lambda: around.roster.note(Address("10.0.0.6", 8420), how))
+        until(lambda: {"10.0.0.6", "10.0.0.8"} <= set(called))
+        assert "8.8.4.4" not in called
 
 
 # --- names -----------------------------------------------------------------------------------------------------

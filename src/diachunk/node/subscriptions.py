@@ -144,14 +144,13 @@ class Subscription:
     def _take(self, answer: HaveAnswer) -> None:
         if answer.full is None and (answer.epoch != self._epoch or self.has is None):
             raise Malformed("news of a bitmap that it never sent")
-        was_silent = self.has is None or self.by_chunks
         self._epoch, self._version = answer.epoch, answer.version
         self.wants, self.feeds, self.taking = answer.wants, answer.feeds, answer.taking
         self.failures, self.by_chunks = 0, False
         self._alive()
         if answer.full is not None:
             before, self.has = self.has, bytearray(answer.full)
-            self._hears.news(self, () if before == self.has and not was_silent else None)
+            self._hears.news(self, () if before == self.has else None)
             return
         gained = answer.gained or ()
         has = self.has
