@@ -164,6 +164,11 @@ def test_the_page_is_escaped_and_loads_nothing(served: Served) -> None:
     assert "https://" not in text
     _, _, data = served.ask("/", headers={"Host": "x<script>alert(1)"})
     assert b"<script" not in data
+    entry = served.state.shelf.manifests()[0]
+    entry.name = entry.revision = "<script>"  # no manifest can be called that; the page does not rely on it
+    data = served.ask("/")[2]
+    assert b"<script" not in data
+    assert b"&lt;script" in data
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium here")

@@ -249,3 +249,27 @@ def test_a_connection_that_ends_early_frees_its_slot(served: Served) -> None:
     connection.request("GET", BLOB)
     connection.close()
     until(lambda: served.call(lambda: served.state.uploads.turns.active) == 0)
+
+
+def test_a_file_that_is_not_in_memory_is_read_ahead_off_the_loop(
+    served: Served, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    ahead = sending._read_ahead
+
+    def noted(fd: int, offset: int, size: int) -> None:
+        read.append(size)
+        assert threading.current_thread() is not served._thread
+        ahead(fd, offset, size)
+
+    monkeypatch.setattr(sending, "_in_memory", lambda fd, offset, size: False)
+    monkeypatch.setattr(sending, "_read_ahead", noted)
+    assert served.ask(BLOB)[2] == DATA
+    assert sum(read) == len(DATA)
+
+
+def test_where_there_is_no_sendfile_the_bytes_are_copied(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "sendfile")
+    assert served.ask(BLOB, headers={"Range": "bytes=7-99999"})[2] == DATA[7:100_000]

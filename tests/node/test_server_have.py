@@ -14,10 +14,11 @@ from diachunk.bitmap import Bitmap
 from diachunk.digest import digest_of
 from diachunk.limits import Limits
 from diachunk.manifest import Manifest
+from diachunk.node import shelf
 from diachunk.node.model import Want
 from diachunk.store.store import Store
 from fixtures.served import Served, until
-from store_files import CHUNKS, DIGEST, PIECES, fill, keep, manifest_of, write
+from store_files import BLOCK, CHUNKS, DIGEST, PIECES, fill, keep, manifest_of, write
 
 
 def bits_of(said: Any) -> list[int]:
@@ -109,6 +110,30 @@ def test_what_a_session_completed_stays_when_it_is_over(tmp_path: Path) -> None:
         after = node.json(path)
         assert (after["epoch"], bits_of(after)) == (before["epoch"], [0, 1, 2, 3])
         assert node.ask(f"/v1/blobs/{DIGEST.hex()}")[0] == 200
+
+
+def test_what_a_session_left_unfinished_is_followed_when_another_process_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelf, "POLL_S", 0.05)
+    store = Store.open(tmp_path / "store")
+    made = manifest_of("lab/left", {"model/a.bin": PIECES})
+    store.catalog.add(made)
+    first = store.blobs.open_partial(DIGEST, CHUNKS)
+    company = _Company(first, made)
+    with Served(store) as node:
+        path = f"/v1/manifests/{made.hex_id}/have"
+        node.state.shelf.lend(company, made.id)  # type: ignore[arg-type]
+        write(first, PIECES, [0])
+        until(lambda: bits_of(node.json(path)) == [0])
+        node.state.shelf.unlend(company)  # type: ignore[arg-type]
+        first.close()
+        second = store.blobs.open_partial(DIGEST, CHUNKS)
+        write(second, PIECES, [2])
+        until(lambda: bits_of(node.json(path)) == [0, 2])
+        # What this process wrote is not hashed again.
+        assert node.call(lambda: node.state.shelf.verified_bytes) == BLOCK
+        second.close()
 
 
 def test_the_epoch_changes_when_something_is_lost(served: Served, store: Store, manifest: Manifest) -> None:

@@ -83,10 +83,7 @@ class Growing:
             return
         seen = self._seen.get(file.key)
         if seen is None or seen.inode != identity[:2]:
-            # What a session of this process left there need not be hashed again.
-            known = file.present.to_bytes() if file.identity[:2] == identity[:2] else None
-            right = Bitmap(len(file.chunks)) if known is None else Bitmap.from_bytes(known, len(file.chunks))
-            seen = self._seen[file.key] = _Seen(identity[:2], right)
+            seen = self._seen[file.key] = _Seen(identity[:2], Bitmap(len(file.chunks)))
         if seen.mark == identity:
             return
         if seen.skip > 0:
@@ -96,7 +93,12 @@ class Growing:
         for index in read_claims(path, file.chunks):
             if self._stop:
                 return
-            if index not in seen.right:
+            if index in seen.right:
+                continue
+            # What a session of this process left there need not be hashed again.
+            if file.identity[:2] == identity[:2] and file.has(index):
+                seen.right.add(index)
+            else:
                 asked += 1
                 self._hash(file.chunks, index, fd, seen, file)
         # Marked as it was before it was read: what came meanwhile is looked at next time.
