@@ -8,7 +8,8 @@ from diachunk.schedule.claims import Claim
 from diachunk.schedule.health import Health, Tier
 
 _FIRST_BYTE_LEAST_S = 0.5
-_PEER_PATIENCE = 3
+_QUEUES_S = 0.3
+"""How long a request waits for its turn at a peer while another could serve us."""
 
 
 def ready_sources(board: Board, limits: Limits, free_items: int, now: float) -> list[int]:
@@ -73,22 +74,31 @@ def overdue(board: Board, limits: Limits, claim: Claim, now: float) -> bool:
     """
     health = board.sources[claim.source].health
     elapsed = now - claim.started_at
+    if health.peer:
+        return _queues(board, claim, elapsed, now)
     if health.request_bps or health.tier is Tier.LOCAL or elapsed < _FIRST_BYTE_LEAST_S:
         return False
     dripping = claim.received_bytes < limits.min_rate_bps * elapsed
     if not dripping and now - claim.last_byte_at < limits.first_byte_s:
         return False
-    # A peer may have others to serve before us.
-    first_byte_s = limits.first_byte_s * (_PEER_PATIENCE if health.peer else 1)
     if board.all_assigned:
-        return elapsed >= first_byte_s and board.has_safe_home(claim.run.first, now)
+        return elapsed >= limits.first_byte_s and board.has_safe_home(claim.run.first, now)
     waiting = sum(
-        not each.health.requests
-        and not each.health.out
-        and each.health.peer == health.peer
-        and board.has_work(each)
-        for each in board.sources
+        not each.health.requests and not each.health.out and board.next_item(each) is not None
+        for _, each in board.plain
     )
     # The more of them wait, the sooner it is the next one's turn: those that were only slow come again.
-    patience_s = first_byte_s / (1 + waiting // limits.lanes)
+    patience_s = limits.first_byte_s / (1 + waiting // limits.lanes)
     return waiting > 0 and elapsed >= max(patience_s, _FIRST_BYTE_LEAST_S)
+
+
+def _queues(board: Board, claim: Claim, elapsed_s: float, now: float) -> bool:
+    """Whether a request waits for its turn at a peer while another could serve us.
+
+    Simulated: lanes that wait in queues while other machines have nothing to send are what a swarm loses most by.
+    """
+    if claim.received_bytes or elapsed_s < _QUEUES_S:
+        return False
+    return any(
+        each.held is not None and each.health.ready(now) and board.has_work(each) for each in board.sources
+    )

@@ -25,6 +25,8 @@ _STAGGER_S = 1.5
 """Between one rank's takeover and the next one's: time enough to hear that the first is at it."""
 _STRANGERS_MAX = 8
 """Nodes beyond the feeders, ordered by their hash, that step in one after another; all others with the last."""
+_BEGIN_S = 0.25
+"""Between one feeder's first request and the next one's."""
 _STEP_BYTES = 16 * 1024
 _DELIVERS_WITHIN = 6
 _REMEMBERED = 4096
@@ -53,6 +55,7 @@ class SingleFlight:
     Attributes:
         has_part: whether this node owns anything.
         moved_at: when any member last got on.
+        met_at: when this node met another for the first time.
     """
 
     def __init__(self, key: bytes, work: WorkList, limits: Limits) -> None:
@@ -60,6 +63,8 @@ class SingleFlight:
         self.others: dict[str, MemberState] = {}
         self.has_part = False
         self.moved_at = 0.0
+        self.met_at: float | None = None
+        self._begins_after_s = 0.0
         self.deliver_s = _DELIVERS_WITHIN * limits.takeover_s
         """How long a member may keep others from one item."""
         self._key = key
@@ -85,14 +90,21 @@ class SingleFlight:
             self._order = {each: hash_of(self._key, each) for each in [me, *self.others] if each}
         self.me, self._feeds = me, feeds
         feeders = {name: self._feeders_of(name) for name in {each.component for each in self._work.blobs}}
+        if self.met_at is None and self.others:
+            self.met_at = now
+        places = [[name for name, _ in each].index(me) for each in feeders.values() if self._has(each)]
+        self._begins_after_s = min(places, default=0) * _BEGIN_S
         if feeders == self._feeders:
             return False
         for state in self.others.values():
             state.moved_at = state.delivered_at = now
         self._feeders = feeders
-        self.has_part = any(not each or any(name == me for name, _ in each) for each in feeders.values())
+        self.has_part = any(not each or self._has(each) for each in feeders.values())
         self._ranked.clear()
         return True
+
+    def _has(self, feeders: tuple[tuple[str, int], ...]) -> bool:
+        return any(name == self.me for name, _ in feeders)
 
     def _feeders_of(self, component: str) -> tuple[tuple[str, int], ...]:
         names = [
@@ -104,6 +116,10 @@ class SingleFlight:
             names.append(self.me)
         names.sort(key=lambda name: (self._order[name], name))
         return tuple((name, self._order[name] % _PRIME) for name in names[: self._limits.feeders])
+
+    def may_begin(self, now: float) -> bool:
+        """Feeders begin one after another: the first chunks come sooner, and then not all at once."""
+        return self.met_at is None or now >= self.met_at + self._begins_after_s
 
     @property
     def alone(self) -> bool:

@@ -220,8 +220,10 @@ class Health:
 
     def put_off(self, now: float, rng: Rng, retry_after_s: float) -> None:
         """A peer is full, which is no fault: it is asked again when it said, or in a moment."""
+        wait_s = min(retry_after_s, self.limits.retry_after_max_s) or _BUSY_S * 2 ** min(
+            self.busy_in_a_row, 5
+        )
         self.busy_in_a_row += 1
-        wait_s = min(retry_after_s, self.limits.retry_after_max_s) or _BUSY_S
         # Not all of those it sent away at the same moment.
         self.resume_at = self.retry_at = max(self.resume_at, now + wait_s * (1 + rng.random() / 2))
 

@@ -108,6 +108,11 @@ class Ledger:
         if self._swarm is not None and (fault is not None or claim.bad_items):
             self._swarm.settle(candidate)
 
+    def _left_a_queue(self, claim: Claim, fault: Fault) -> bool:
+        """Whether a request was stopped because its peer had others to serve first."""
+        waited_s = self._clock() - claim.started_at
+        return fault is Fault.STALLED and not claim.received_bytes and waited_s < self.limits.stall_s
+
     def _book(
         self, candidate: Candidate, claim: Claim, blob: int, fault: Fault, detail: str, retry_after_s: float
     ) -> None:
@@ -119,7 +124,7 @@ class Ledger:
         elif fault is Fault.MISSING and self._swarm is not None and health.peer:
             self._swarm.missed(candidate, claim.run.items)
             health.last_fault = detail
-        elif fault is Fault.BUSY and health.peer:
+        elif health.peer and (fault is Fault.BUSY or self._left_a_queue(claim, fault)):
             health.put_off(self._clock(), self._rng, retry_after_s)
         elif fault is Fault.MISSING:
             health.missing_blobs.add(blob)

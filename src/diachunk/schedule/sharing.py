@@ -66,7 +66,7 @@ class Sharing(Ledger):
             me: this node's address as the others know it; "" while unknown, or when it does not share.
         """
         if others or self._swarm is not None:
-            self._shared().members(me, others, self.feeds, self._clock())
+            self._shared().members(me, others, self.feeds, self._claims, self._clock())
 
     def member_takes(self, address: str, under_way: Mapping[int, int]) -> None:
         """What a member is taking from origins at this moment: item -> bytes so far."""

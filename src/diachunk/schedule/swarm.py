@@ -22,6 +22,7 @@ _MISSED_MAX = 3
 _SCANNED_MAX = 512
 """Items looked at in one search for something to take over: the lock is held meanwhile."""
 _AGAIN_S = 0.2
+_WORTH_BEGINNING = 0.25
 _WORTH_KEEPING = 0.5
 """An origin's answer that is this far stays, although a better node turns out to take the same."""
 
@@ -117,9 +118,20 @@ class Swarm:
 
     # --- single flight -------------------------------------------------------------------------------------
 
-    def members(self, me: str, others: Sequence[Member], feeds: bool, now: float) -> None:
-        if self.flight.members(me, others, feeds, now):
-            self.reopened()
+    def members(
+        self, me: str, others: Sequence[Member], feeds: bool, claims: Iterable[Claim], now: float
+    ) -> None:
+        """Who takes part now. Requests that have hardly begun go to those who own what they are for."""
+        if not self.flight.members(me, others, feeds, now):
+            return
+        self.reopened()
+        begun = [each for each in claims if self._is_origin_claim(each)] if others else []
+        begun.sort(key=lambda each: each.received_bytes)
+        if begun and len(others) < 2 * self._limits.feeders:
+            begun.pop()  # few machines bring in few chunks this way, each another one: all have something to give
+        for claim in begun:
+            if claim.received_bytes < _WORTH_BEGINNING * claim.size:
+                claim.cancelled = not any(self._is_mine(item) for item in claim.run.items)
 
     def takes(self, name: str, under_way: Mapping[int, int], claims: Iterable[Claim], now: float) -> None:
         """What a member takes. Our own request for the same is dropped if that member comes before us."""
@@ -143,6 +155,8 @@ class Swarm:
         Args:
             stuck: nothing was verified here for a while: then what peers claim to hold counts for nothing.
         """
+        if not self.flight.may_begin(now):
+            return None
         item = self._own_item(candidate, now) if self.flight.has_part else None
         if item is None and now >= self._help_at:
             self._help_at = now + _AGAIN_S

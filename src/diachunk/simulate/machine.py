@@ -15,7 +15,7 @@ from diachunk.schedule.work import WorkList
 from diachunk.simulate.flows import Events, Line, Network
 from diachunk.simulate.uploads import Request, Server
 
-_WATCH_S = 0.5
+_WATCH_S = 0.1
 _TAKING_EVERY_S = 1.0
 _PROGRESS_S = 0.1
 _MISSING_S = 10.0
@@ -94,7 +94,7 @@ class Machine:
 
     def listen_to(self, other: Machine) -> None:
         """Long-polls another machine from now on, and knows it as a member while it fetches."""
-        if self.address in other.listeners or not self.fetching or other.gone:
+        if self in other.listeners or not self.fetching or other.gone:
             return
         if other.address in self.heard:
             number = self.heard[other.address]
@@ -118,6 +118,7 @@ class Machine:
 
     def _tell_members(self) -> None:
         self.schedule.members(self.address if self.shares else "", list(self.known.values()))
+        self._drop_losers()
         self.ask()
 
     def loses(self, address: str) -> None:
