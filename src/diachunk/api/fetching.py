@@ -100,7 +100,7 @@ def fetch(
         names: also compute the SHA-256 and git's id of what is fetched, on the way, so that `place` has nothing to
             read afterwards.
         first: given the work list (schedule/work.py), says which of its items to fetch before all others: what
-            somebody who reads the files meanwhile cannot do without.
+            somebody who reads the files meanwhile cannot do without. Its other argument does the same later.
         peers: machines to take from as well: HOST[:PORT], or dns:NAME[:PORT] for all addresses of a name.
         discover: also look for machines on this network (mDNS).
         share: give others what is verified while it runs, and then stay for those that are not done yet.

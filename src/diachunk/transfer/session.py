@@ -24,7 +24,7 @@ from diachunk.transfer.progress import FileDone, How, Listener, silent
 from diachunk.transfer.report import Reporter
 from diachunk.transfer.sink import Sink
 
-_TICK_S = 0.1
+_TICK_S = 0.2
 _LAST_TICK_S = 0.002
 BEAT_S = 3.0
 """How often a session says to its neighbours that it is alive."""
