@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fixtures import lab_scenarios as scenarios
+from fixtures.lab import Lab
 from fixtures.lab_scenarios import Result
 
 pytestmark = pytest.mark.loopback
@@ -18,16 +19,19 @@ NODES = 8
 SIZE = 128_000_000
 
 
-def checked(result: Result, nodes: int) -> Result:
+def checked(bed: Lab, result: Result, nodes: int) -> Result:
+    """All ended well, with everything, and nothing was printed that nobody asked for."""
     print(result)
     assert result.errors == []
     assert [each.bytes for each in result.outcomes] == [result.size] * nodes
+    said = {machine.name: (machine.folder / "stderr.txt").read_text() for machine in scenarios.nodes_of(bed)}
+    assert {name: text for name, text in said.items() if text} == {}
     return result
 
 
 def test_a_cold_swarm_is_done_in_time_and_the_origin_gives_it_about_once() -> None:
     with scenarios.lab(NODES, SIZE) as bed:
-        result = checked(scenarios.cold(bed, scenarios.goods(bed.folder, SIZE)), NODES)
+        result = checked(bed, scenarios.cold(bed, scenarios.goods(bed.folder, SIZE)), NODES)
         assert_stores_are_right(bed.folder, NODES)
     assert result.slowdown <= 1.8, result
     assert result.egress <= 1.25, result
@@ -35,13 +39,13 @@ def test_a_cold_swarm_is_done_in_time_and_the_origin_gives_it_about_once() -> No
 
 def test_half_of_a_swarm_dies_and_the_others_hardly_notice() -> None:
     with scenarios.lab(NODES, SIZE) as bed:
-        result = checked(scenarios.half_killed(bed, scenarios.goods(bed.folder, SIZE)), NODES // 2)
+        result = checked(bed, scenarios.half_killed(bed, scenarios.goods(bed.folder, SIZE)), NODES // 2)
     assert result.slowdown <= 2.2, result
 
 
 def test_a_swarm_that_holds_one_copy_ends_without_the_origin() -> None:
     with scenarios.lab(NODES, SIZE) as bed:
-        checked(scenarios.origin_killed(bed, scenarios.goods(bed.folder, SIZE)), NODES)
+        checked(bed, scenarios.origin_killed(bed, scenarios.goods(bed.folder, SIZE)), NODES)
 
 
 def test_one_named_peer_is_enough_where_multicast_is_blocked() -> None:
@@ -50,7 +54,7 @@ def test_one_named_peer_is_enough_where_multicast_is_blocked() -> None:
     with scenarios.lab(6, size) as bed:
         bed.block_multicast()
         load = scenarios.goods(bed.folder, size)
-        result = checked(scenarios.cold(bed, load, peers=[bed["node0"].host]), 6)
+        result = checked(bed, scenarios.cold(bed, load, peers=[bed["node0"].host]), 6)
     assert result.egress <= 2.0, result
     for number, outcome in enumerate(result.outcomes):
         others = {label for label in outcome.sources if label.endswith(":8420")}
@@ -60,7 +64,7 @@ def test_one_named_peer_is_enough_where_multicast_is_blocked() -> None:
 def test_mdns_alone_finds_everybody() -> None:
     size = SIZE // 4
     with scenarios.lab(4, size) as bed:
-        result = checked(scenarios.cold(bed, scenarios.goods(bed.folder, size)), 4)
+        result = checked(bed, scenarios.cold(bed, scenarios.goods(bed.folder, size)), 4)
     assert result.egress <= 2.0, result
     assert all(len(each.sources) >= 3 for each in result.outcomes), result.outcomes
 

@@ -163,6 +163,8 @@ class Sender:
                 task.cancel()
                 # Its callbacks let go of the socket before anybody closes it.
                 await asyncio.wait({task})
+            if task.done() and not task.cancelled():
+                task.exception()  # looked at: a reader that goes ends this wait first, and asyncio would print it
 
     async def _look_after(
         self,
