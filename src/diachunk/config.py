@@ -65,7 +65,7 @@ class Config:
     """Effective settings. `came_from` says for each field, and each limit, which file or variable set it.
 
     Attributes:
-        peers: HOST[:PORT] or dns:NAME[:PORT]: machines that the user named, and so trusts to say what a name stands for.
+        peers: HOST[:PORT] or dns:NAME[:PORT]: machines that the user named, and so trusts with what a name means.
         places: kinds and absolute directories; None where nothing says.
         share, discover, port, allow, linger_s: what a fetch or `serve` shows of this machine, where, to whom
             (CIDR blocks besides its own networks), and how long a fetch stays for others.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diachunk.config import Config, load_config
-from diachunk.errors import DiachunkError, UsageError
+from diachunk.errors import UsageError
 from diachunk.manifest import Manifest, decode
 from diachunk.store.store import Store
 
@@ -56,14 +56,7 @@ class Context:
 
     @cached_property
     def lower_stores(self) -> tuple[Store, ...]:
-        """Read-only stores of the site, as donors. One that cannot be opened is passed over."""
-        opened = []
-        for root in self.config.stores:
-            try:
-                opened.append(Store.open(root, create=False))
-            except DiachunkError:
-                continue
-        return tuple(opened)
+        return Store.open_lower(self.config.stores)
 
     def destination(self, directory: str | os.PathLike[str] | None, *, force: bool) -> Destination:
         """The store, or the directory that the user named.

@@ -16,7 +16,7 @@ from diachunk.api.sharing import Sharing, Sociable, named, sharing_or_new
 from diachunk.api.targets import By, Resolved, Upstream, look_up
 from diachunk.api.trust.stated import draw_in_company
 from diachunk.config import Config
-from diachunk.errors import TrustError, UsageError
+from diachunk.errors import TransferIncomplete, TrustError, UsageError
 from diachunk.manifest import Manifest
 from diachunk.manifest.stated import StatedCheckpoint
 from diachunk.store.blobs import Presence
@@ -128,7 +128,13 @@ def fetch(
         order = _Order(
             found, frozenset(components), tuple(named(origins)), to, force, max_down_bps, names, first
         )
-        snapshot = _carry_out(order, context, progress)
+        try:
+            snapshot = _carry_out(order, context, progress)
+        except TransferIncomplete as error:
+            troubles = company.troubles() if company is not None else []
+            if not troubles or all(each.partition(": ")[0] in error.message for each in troubles):
+                raise
+            raise TransferIncomplete(f"{error.message}; {'; '.join(troubles)}", hint=error.hint) from error
         if company is not None and sharing is None:
             company.linger()
         return snapshot

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from diachunk import project
 from diachunk.config import Config
 from diachunk.errors import DiachunkError
+from diachunk.store.store import Store
 from diachunk.transfer.progress import Event, Listener, Notice, silent
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ FIND_S = 2.0
 """How long to wait for machines to be found by mDNS, where somebody waits for the answer."""
 _PORTS = 10
 _NAMED_S = 5.0
+_TOLD_MAX = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,21 +105,18 @@ class Sharing:
         how = self.how
         if not (how or self.config.peers):
             return None
-        from diachunk.api.context import Context
         from diachunk.node.node import Node
 
         settings = node_settings(self.config, how)
-        context = Context(self.config)
-        node = Node(settings, context.store, context.lower_stores, self._notices.append)
+        store, lower = Store.open(self.config.home), Store.open_lower(self.config.stores)
+        node = Node(settings, store, lower, self._notices.append)
         try:
             node.open()
         except DiachunkError as error:
             if not settings.share:
                 raise
             self._complain(error.message)
-            node = Node(
-                replace(settings, share=False), context.store, context.lower_stores, self._notices.append
-            )
+            node = Node(replace(settings, share=False), store, lower, self._notices.append)
             node.open()
         return node
 
@@ -166,6 +165,14 @@ class Sharing:
         """A manifest by its id, from whichever machine has it."""
         node = self.open()
         return node.ask_manifest(manifest_id, self._wait_s) if node is not None else None
+
+    def troubles(self) -> list[str]:
+        """What is wrong with the machines that were named, a line each; also those that were reached and lack it."""
+        node = self._node
+        if node is None or self.trouble:
+            return [self.trouble] if self.trouble else []
+        named = [each for each in node.peers() if each.how in ("named", "dns")]
+        return [f"peer {each.address}: {each.trouble or 'has none of it'}" for each in named[:_TOLD_MAX]]
 
     def tell(self, text: str) -> None:
         """Says something that a person should know."""

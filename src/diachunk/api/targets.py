@@ -216,17 +216,20 @@ def _by_name(text: str, context: Context, *, local: bool) -> Resolved | Upstream
     bearing = _bearing(name, revision, context, local=local and "@" not in text)
     if local and len(bearing) == 1:
         return Resolved(catalog.get(bearing[0]), By.NAME)
-    if bearing:
-        ids = ", ".join(each.hex()[:16] for each in bearing)
-        raise UsageError(
-            f"no name {name}@{revision} here", hint=f"stored manifests bear it; fetch one by its id: {ids}"
-        )
     if context.sharing is not None and not local:
         from diachunk.api.asking import ask_for_name
 
         if (asked := ask_for_name(name, revision, context)) is not None:
             return Resolved(asked, By.NAME)
-    raise unknown(name, revision, context, local=local)
+    if bearing:
+        ids = ", ".join(each.hex()[:16] for each in bearing)
+        raise UsageError(
+            f"no name {name}@{revision} here", hint=f"stored manifests bear it; fetch one by its id: {ids}"
+        )
+    error = unknown(name, revision, context, local=local)
+    if context.sharing is not None and not local and (troubles := context.sharing.troubles()):
+        raise UsageError(f"{error.message}; {'; '.join(troubles)}", hint=error.hint)
+    raise error
 
 
 def _bearing(name: str, revision: str, context: Context, *, local: bool) -> list[Digest]:

@@ -174,14 +174,18 @@ class Joined:
             )
 
     def _choose(self, bits: int) -> None:
-        """Listens to as many as may be, those of most use first."""
+        """Listens to as many as may be, those of most use first; to a node at one of its addresses."""
         around = self._around
         order: list[tuple[int, int, Address]] = []
         for address, neighbour in around.neighbours.items():
             if neighbour.reached or address in self._subscriptions:
                 order.append((self._group(neighbour), self._hash_of(address), address))
         order.sort()
-        chosen = {address for _, _, address in order[: around.limits.neighbours_max]}
+        nodes: dict[str, Address] = {}
+        for _, _, address in order:
+            if not around.neighbours[address].lie:
+                nodes.setdefault(around.neighbours[address].facts.node, address)
+        chosen = set(list(nodes.values())[: around.limits.neighbours_max])
         for address in [each for each in self._subscriptions if each not in chosen]:
             self._drop(address)
         for address in chosen:

@@ -30,6 +30,7 @@ __all__ = ["Neighbourhood", "NodeView"]
 
 _TICK_S = 1.0
 _IDLE_TICK_S = 5.0
+_AGAIN_S = 2.0
 _LOOKING_S = 3.0
 """How long after the start somebody may still be expected to be found."""
 
@@ -200,8 +201,14 @@ class Neighbourhood:
         return sorted(views, key=lambda view: view.address)
 
     async def look_again(self) -> None:
-        """Asks every node anew what it is and holds."""
-        await asyncio.gather(*(self._calling.call(address) for address in list(self.neighbours)))
+        """Asks every node anew what it is and holds; of who takes long, what it said before stands."""
+        calls = [asyncio.ensure_future(self._calling.call(address)) for address in list(self.neighbours)]
+        if not calls:
+            return
+        _, slow = await asyncio.wait(calls, timeout=_AGAIN_S)
+        for call in slow:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
 
     async def settle(self, wait_s: float) -> None:
         """Returns once every name was tried and nobody more is to be expected; after `wait_s` at the latest."""

@@ -63,7 +63,11 @@ class Questions:
 
         async def ask(neighbour: Neighbour) -> list[tuple[str, Digest]]:
             async with turns:
-                return await self._refs_of(neighbour, name, revision)
+                try:
+                    async with asyncio.timeout(self._around.limits.connect_timeout_s):
+                        return await self._refs_of(neighbour, name, revision)
+                except TimeoutError:
+                    return []  # One that hangs must not keep the others' answers waiting.
 
         found = await asyncio.gather(*(ask(each) for each in asked))
         return [

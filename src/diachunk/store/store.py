@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from diachunk.errors import DiachunkError
 from diachunk.store.blobs import Blobs
 from diachunk.store.catalog import Catalog
 from diachunk.store.drafts import Drafts
@@ -32,6 +35,15 @@ class Store:
         layout = Layout.open(root, create=create)
         blobs = Blobs(layout)
         return cls(layout, blobs, Catalog(layout), Snapshots(layout, blobs), Drafts(layout, blobs))
+
+    @classmethod
+    def open_lower(cls, roots: Iterable[Path]) -> tuple[Store, ...]:
+        """Read-only stores of the site, as donors. One that cannot be opened is passed over."""
+        opened = []
+        for root in roots:
+            with contextlib.suppress(DiachunkError):
+                opened.append(cls.open(root, create=False))
+        return tuple(opened)
 
     @property
     def root(self) -> Path:
