@@ -82,7 +82,7 @@ def lines(folder: Path, rounds: int, size_mib: int) -> str:
         )
     rows = [
         ["goodput, of four plain TCP flows on these cables", _spread(shares, "{:.1%}"), "at least 95%"],
-        ["a peer that appears half-way is used after", _spread(used, "{:.2f} s"), "3 s"],
+        ["a peer that appears mid-way is used, once it answers, after", _spread(used, "{:.2f} s"), "3 s"],
         ["thrown away when a peer is killed", _spread(killed, "{:.1f} MB"), "what is in flight: 8.4 MB"],
         ["thrown away when a peer's cable is pulled", _spread(unplugged, "{:.1f} MB"), "the same"],
     ]

@@ -17,7 +17,7 @@ from fixtures.lab_scenarios import goods
 from fixtures.lab_swarm import Watch, fetcher, let_go, serve, wait_until
 
 pytestmark = pytest.mark.loopback
-SIZE = 192_000_000
+SIZE = 128_000_000
 ATTEMPTS = 3
 """A policy that falls short does so each time; a busy machine does not."""
 LANES_A_PEER = 2
