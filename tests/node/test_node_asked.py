@@ -11,6 +11,7 @@ import pytest
 
 import diachunk
 from diachunk.errors import TransferIncomplete, UsageError
+from diachunk.transfer.progress import Notice
 from fixtures.checkpoints import Checkpoint, make_small
 from fixtures.settings import clean_environment
 
@@ -74,5 +75,30 @@ def test_a_fetch_that_gets_nothing_says_what_the_named_machines_did(
     small: Checkpoint, tmp_path: Path
 ) -> None:
     gone = _refused()
-    with pytest.raises(TransferIncomplete, match=f"no origin is known; peer {gone}: connection refused"):
-        diachunk.fetch(small.target, peers=gone, home=tmp_path / "store")
+    with pytest.raises(TransferIncomplete, match=f"peer {gone}: connection refused"):
+        diachunk.fetch(small.target, peers=gone, home=tmp_path / "store", patience_s=1.0)
+
+
+def test_a_named_machine_that_comes_up_late_is_waited_for_and_used(small: Checkpoint, tmp_path: Path) -> None:
+    parts = [f"{each}={small.root / each}" for each in ("model", "vocoder")]
+    diachunk.publish(parts, name="lab/small", home=tmp_path / "served")
+    late = _refused()
+    port = int(late.rpartition(":")[2])
+    told: list[str] = []
+    serving: list[diachunk.Serving] = []
+
+    def listen(event: diachunk.Event) -> None:
+        if isinstance(event, Notice) and late in event.text:
+            told.append(event.text)
+            if not serving:
+                serving.append(
+                    diachunk.serve(host="127.0.0.1", port=port, discover=False, home=tmp_path / "served")
+                )
+
+    try:
+        snapshot = diachunk.fetch(small.target, peers=late, home=tmp_path / "store", progress=listen)
+    finally:
+        for each in serving:
+            each.close()
+    assert told == [f"waiting for peer {late}: connection refused"]
+    assert snapshot.report.fetched_bytes == small.total_bytes

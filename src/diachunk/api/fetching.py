@@ -120,6 +120,7 @@ def fetch(
     how = Sociable(named(peers), share, discover, max_up_bps, linger_s)
     with sharing_or_new(sharing, context.config, how, progress) as company:
         context = context.with_sharing(company)
+        progress = progress if company is None else company.hearing(progress)
         found = (
             target
             if isinstance(target, Plan)

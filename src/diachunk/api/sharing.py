@@ -120,6 +120,16 @@ class Sharing:
             node.open()
         return node
 
+    def hearing(self, listener: Listener) -> Listener:
+        """A listener in front of another, which is told in between what the node says."""
+
+        def listen(event: Event) -> None:
+            while self._notices:
+                listener(self._notices.popleft())
+            listener(event)
+
+        return listen
+
     def _pass_on(self) -> None:
         """Listeners are called on their own thread: what the node's said waits until then."""
         while self._notices:

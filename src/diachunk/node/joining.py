@@ -45,6 +45,7 @@ class Joined:
         self._attending: dict[Company, Attendance] = {}
         self._waiting: dict[Company, None] = {}
         self._told: set[Address] = set()
+        self._waited_for: set[str] = set()
         self._hashes: dict[Address, int] = {}
         self._under_way: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -165,13 +166,30 @@ class Joined:
             return
         members = self._members()
         listening = any(each.has is None and not each.ended for each in self._subscriptions.values())
-        expects = listening or bool(members) or self._around.is_looking()
+        expects = listening or bool(members) or self._around.is_looking() or self._awaits()
         for attendance in self._attending.values():
             attendance.members(self._around.me, members)
             attendance.expects_more(expects)
             self._around.wants.put(
                 Want(self.manifest_id, attendance.components, attendance.company.feeds, attendance.taking())
             )
+
+    def _awaits(self) -> bool:
+        """Whether a machine that was named may bring it yet: one that does not answer, or has nothing of it so far, is
+        asked again and again. A person hears of each once.
+        """
+        found = False
+        for view in self._around.named() if self._attending else ():
+            one = self._subscriptions.get(view.address)
+            brings = one is not None and one.has is not None and any(one.has)
+            if brings or (view.neighbour is not None and view.neighbour.lie):
+                continue
+            found = True
+            text = f"waiting for peer {view.address}: {view.trouble or 'has nothing of it yet'}"
+            if text not in self._waited_for:
+                self._waited_for.add(text)
+                self._listener(Notice(text))
+        return found
 
     def _choose(self, bits: int) -> None:
         """Listens to as many as may be, those of most use first; to a node at one of its addresses."""

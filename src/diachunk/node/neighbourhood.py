@@ -200,6 +200,9 @@ class Neighbourhood:
         ]
         return sorted(views, key=lambda view: view.address)
 
+    def named(self) -> list[NodeView]:
+        return [view for view in self.nodes() if view.how in (How.NAMED.word, How.DNS.word)]
+
     async def look_again(self) -> None:
         """Asks every node anew what it is and holds; of who takes long, what it said before stands."""
         calls = [asyncio.ensure_future(self._calling.call(address)) for address in list(self.neighbours)]

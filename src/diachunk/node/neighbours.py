@@ -110,6 +110,10 @@ class Around(Protocol):
 
     def how(self, address: Address) -> How: ...
 
+    def named(self) -> list[NodeView]:
+        """The machines that the user or the settings name, reached or not."""
+        ...
+
     def is_looking(self) -> bool:
         """Whether somebody may be found any moment."""
         ...
