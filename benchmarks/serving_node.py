@@ -8,11 +8,11 @@ from pathlib import Path
 
 from diachunk.limits import DEFAULT
 from diachunk.node.guard import Guard
-from diachunk.node.server import make_app, serve_on
-from diachunk.node.shelf import Shelf
-from diachunk.node.state import State
-from diachunk.node.uploads import Uploads
-from diachunk.node.wants import Wants
+from diachunk.node.serving.server import make_app, serve_on
+from diachunk.node.serving.state import State
+from diachunk.node.serving.uploads import Uploads
+from diachunk.node.stock.shelf import Shelf
+from diachunk.node.stock.wants import Wants
 from diachunk.store.store import Store
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from diachunk.digest import digest_of
 from diachunk.limits import Limits, MiB
-from diachunk.node import door, replies
 from diachunk.node.guard import Guard, Near, parse_cidrs, parse_ip
+from diachunk.node.serving import door, replies
 from diachunk.sources.secret import Secret
 from diachunk.store.store import Store
 from fixtures.served import Served, until

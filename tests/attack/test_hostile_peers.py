@@ -15,7 +15,7 @@ from diachunk.bitmap import Bitmap
 from diachunk.digest import Digest
 from diachunk.errors import TransferIncomplete
 from diachunk.limits import Limits
-from diachunk.node.calling import IS_CALLED
+from diachunk.node.around.calling import IS_CALLED
 from diachunk.schedule.health import Health
 from diachunk.testing.servers import Nginx
 from diachunk.transfer.progress import Notice

@@ -61,7 +61,7 @@ TARGETS = {
         Target("gguf", _FORMATS),
         Target("bitmap", ("diachunk.bitmap",), 1024),
         Target("replies", ("diachunk.sources.reply", "diachunk.sources.http"), 2048),
-        Target("answers", ("diachunk.node.answers",), 4096),
+        Target("answers", ("diachunk.node.around.answers",), 4096),
         Target("config", ("diachunk.config", "diachunk.limits"), 8 * 1024),
         Target("records", ("diachunk.store",), 8 * 1024),
         Target(

@@ -12,8 +12,8 @@ import pytest
 from zeroconf import Error as ZeroconfError
 from zeroconf.asyncio import AsyncServiceInfo
 
-from diachunk.node import discovery
-from diachunk.node.discovery import SERVICE, Discovery, address_of, own_addresses
+from diachunk.node.around import discovery
+from diachunk.node.around.discovery import SERVICE, Discovery, address_of, own_addresses
 from diachunk.node.guard import is_near
 from diachunk.node.model import Address
 

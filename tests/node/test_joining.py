@@ -11,10 +11,10 @@ from aiohttp import web
 from diachunk.bitmap import Bitmap
 from diachunk.limits import DEFAULT
 from diachunk.manifest import Manifest
-from diachunk.node import joining
+from diachunk.node.around import joining
+from diachunk.node.around.numbering import Numbering
+from diachunk.node.around.roster import How
 from diachunk.node.model import Address, Want
-from diachunk.node.numbering import Numbering
-from diachunk.node.roster import How
 from diachunk.sources.peer import PeerSource
 from fixtures.hostile_peer import HostilePeer
 from fixtures.neighbour import Around, Told, until

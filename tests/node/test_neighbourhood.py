@@ -16,11 +16,11 @@ from aiohttp import web
 from diachunk.errors import ManifestError, UsageError
 from diachunk.limits import DEFAULT
 from diachunk.manifest import Manifest, decode, encode
+from diachunk.node.around.resolving import Named, look_up
+from diachunk.node.around.roster import How
+from diachunk.node.around.talking import Reply, Talker, Unreached
 from diachunk.node.guard import Guard
 from diachunk.node.model import Address
-from diachunk.node.resolving import Named, look_up
-from diachunk.node.roster import How
-from diachunk.node.talking import Reply, Talker, Unreached
 from diachunk.sources.secret import Secret
 from diachunk.store.store import Store
 from fixtures.hostile_peer import HostilePeer

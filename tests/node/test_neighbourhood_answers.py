@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from diachunk.bitmap import Bitmap
-from diachunk.node.answers import (
+from diachunk.node.around.answers import (
     Malformed,
     have_bytes_max,
     parse_bits,

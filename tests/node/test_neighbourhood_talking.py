@@ -10,8 +10,8 @@ import pytest
 from aiohttp import web
 
 from diachunk.limits import Limits
+from diachunk.node.around.talking import Reply, Talker, Unreached
 from diachunk.node.model import Address
-from diachunk.node.talking import Reply, Talker, Unreached
 
 LIMITS = Limits(stall_s=0.5, connect_timeout_s=0.5, patience_s=5.0)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -6,8 +6,8 @@ import pytest
 
 from diachunk.digest import digest_of
 from diachunk.limits import DEFAULT, Limits
+from diachunk.node.around.roster import PER_INFORMANT_MAX, How, Roster
 from diachunk.node.model import Address, Want
-from diachunk.node.roster import PER_INFORMANT_MAX, How, Roster
 from diachunk.schedule.feeders import hash_of
 
 ID, OTHER_ID = digest_of(b"one"), digest_of(b"two")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from diachunk.node.dialling import UNANSWERED_MAX, Dialling, informant_of, may_be_dialled
+from diachunk.node.around.dialling import UNANSWERED_MAX, Dialling, informant_of, may_be_dialled
 from diachunk.node.guard import is_near
 from diachunk.node.model import Address
 

@@ -17,7 +17,7 @@ import urllib3
 from diachunk.digest import digest_of
 from diachunk.limits import Limits, MiB
 from diachunk.manifest import Manifest, decode
-from diachunk.node import sending, uploads
+from diachunk.node.serving import sending, uploads
 from diachunk.store.adopted import AdoptedFile
 from diachunk.store.stamps import Stamp
 from diachunk.store.store import Store

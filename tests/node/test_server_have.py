@@ -14,8 +14,8 @@ from diachunk.bitmap import Bitmap
 from diachunk.digest import digest_of
 from diachunk.limits import Limits
 from diachunk.manifest import Manifest
-from diachunk.node import shelf
 from diachunk.node.model import Want
+from diachunk.node.stock import shelf
 from diachunk.store.store import Store
 from fixtures.served import Served, until
 from store_files import BLOCK, CHUNKS, DIGEST, PIECES, fill, keep, manifest_of, write
@@ -185,7 +185,7 @@ def test_a_poll_with_nothing_new_ends_when_its_time_is_up(store: Store, manifest
 def test_too_many_listeners_are_told_to_come_again_and_leaving_frees_a_place(
     served: Served, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("diachunk.node.answers_have.LISTENERS_MAX", 1)
+    monkeypatch.setattr("diachunk.node.serving.answers_have.LISTENERS_MAX", 1)
     path = f"/v1/manifests/{manifest.hex_id}/have"
     said = served.json(path)
     poll = f"{path}?since={said['epoch']}:{said['version']}&wait=20"

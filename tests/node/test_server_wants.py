@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from diachunk.digest import digest_of
 from diachunk.node.model import Want
-from diachunk.node.wants import Wants
+from diachunk.node.stock.wants import Wants
 
 ONE, OTHER = digest_of(b"one"), digest_of(b"other")
 

@@ -9,8 +9,8 @@ import pytest
 
 from diachunk.digest import digest_of
 from diachunk.manifest import Manifest
-from diachunk.node import disk, growing, shelf
-from diachunk.node.holdings import Entry, Table
+from diachunk.node.stock import disk, growing, shelf
+from diachunk.node.stock.holdings import Entry, Table
 from diachunk.store.blobs import Presence
 from diachunk.store.catalog import Catalog
 from diachunk.store.store import Store

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from diachunk.limits import KiB, MiB
-from diachunk.node.turns import WAITING_MAX, WAITING_PER_ADDRESS_MAX, Bucket, Stage, Turn, Turns
+from diachunk.node.serving.turns import WAITING_MAX, WAITING_PER_ADDRESS_MAX, Bucket, Stage, Turn, Turns
 
 
 class Clock:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from diachunk.manifest import Manifest
-from diachunk.node import shelf
 from diachunk.node.guard import Guard
+from diachunk.node.stock import shelf
 from diachunk.schedule.work import BlobFacts, WorkList
 from diachunk.sources.secret import Secret
 from diachunk.store.store import Store

@@ -11,20 +11,20 @@ from diachunk.digest import Digest
 from diachunk.errors import ManifestError
 from diachunk.limits import Limits
 from diachunk.manifest import Manifest, decode
+from diachunk.node.around.joining import Joined
+from diachunk.node.around.neighbourhood import Neighbourhood, NodeView
+from diachunk.node.around.neighbours import Identity
+from diachunk.node.around.roster import Roster
 from diachunk.node.guard import Guard, is_near, parse_cidrs, parse_ip
-from diachunk.node.joining import Joined
 from diachunk.node.lifetime import Running
 from diachunk.node.model import Address
-from diachunk.node.neighbourhood import Neighbourhood, NodeView
-from diachunk.node.neighbours import Identity
-from diachunk.node.roster import Roster
-from diachunk.node.server import Listening, make_app, serve_on
+from diachunk.node.serving.server import Listening, make_app, serve_on
+from diachunk.node.serving.state import State
+from diachunk.node.serving.uploads import Uploads
 from diachunk.node.settings import NodeSettings
-from diachunk.node.shelf import Shelf
-from diachunk.node.state import State
-from diachunk.node.uploads import Uploads
+from diachunk.node.stock.shelf import Shelf
+from diachunk.node.stock.wants import Wants
 from diachunk.node.views import Holding, PeerView, RefView
-from diachunk.node.wants import Wants
 from diachunk.store.store import Store
 from diachunk.transfer.progress import Listener, silent
 

@@ -27,7 +27,7 @@ from diachunk.transfer.company import Company
 from diachunk.transfer.progress import Listener, Notice, silent
 
 if TYPE_CHECKING:
-    from diachunk.node.joining import Joined
+    from diachunk.node.around.joining import Joined
     from diachunk.node.life import Life
     from diachunk.transfer.company import Swarm
 

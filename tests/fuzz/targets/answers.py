@@ -6,7 +6,7 @@ import base64
 import json
 
 from diachunk.bitmap import Bitmap
-from diachunk.node.answers import (
+from diachunk.node.around.answers import (
     Malformed,
     parse_bits,
     parse_have,

@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from diachunk.node.shelf import Shelf
-from diachunk.node.uploads import Uploads
+from diachunk.node.serving.uploads import Uploads
+from diachunk.node.stock.shelf import Shelf
 from diachunk.version import __version__
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from diachunk.errors import UsageError
+from diachunk.node.around.roster import How, Roster
 from diachunk.node.model import Address
-from diachunk.node.roster import How, Roster
 
 _LOOK_UP_S = 5.0
 _RECORDS_MAX = 1024

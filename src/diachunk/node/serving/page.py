@@ -6,11 +6,11 @@ import socket
 from html import escape
 from typing import TYPE_CHECKING
 
-from diachunk.node.page_style import STYLE
+from diachunk.node.serving.page_style import STYLE
 
 if TYPE_CHECKING:
-    from diachunk.node.holdings import Entry
-    from diachunk.node.state import State
+    from diachunk.node.serving.state import State
+    from diachunk.node.stock.holdings import Entry
 
 HEADERS = {
     "Content-Type": "text/html; charset=utf-8",

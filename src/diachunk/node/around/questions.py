@@ -10,11 +10,11 @@ from urllib.parse import quote
 from diachunk.digest import Digest
 from diachunk.errors import ManifestError
 from diachunk.limits import Limits
-from diachunk.node.answers import SMALL_BYTES_MAX, Malformed, NodeFacts, parse_node, parse_refs
+from diachunk.node.around.answers import SMALL_BYTES_MAX, Malformed, NodeFacts, parse_node, parse_refs
+from diachunk.node.around.neighbours import Neighbour
+from diachunk.node.around.roster import How
+from diachunk.node.around.talking import Talker, Unreached
 from diachunk.node.model import Address
-from diachunk.node.neighbours import Neighbour
-from diachunk.node.roster import How
-from diachunk.node.talking import Talker, Unreached
 
 _ASKED_MAX = 256
 _AT_ONCE = 32

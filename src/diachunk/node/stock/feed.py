@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from diachunk.bitmap import Bitmap
 from diachunk.limits import Limits
-from diachunk.node.bell import Bell
-from diachunk.node.holdings import Entry
 from diachunk.node.model import Want
+from diachunk.node.stock.bell import Bell
+from diachunk.node.stock.holdings import Entry
 
 _VERSIONS_MAX = 512
 TAKING_INTERVAL_S = 1.0

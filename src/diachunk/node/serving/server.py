@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from diachunk.node import answers_about, answers_bytes, answers_have
-from diachunk.node.door import HEADER_BYTES_MAX, Door, Hall
 from diachunk.node.guard import asker
 from diachunk.node.ports import listen
-from diachunk.node.replies import BODY_BYTES_MAX, Refused, failure
-from diachunk.node.state import STATE, State
+from diachunk.node.serving import answers_about, answers_bytes, answers_have
+from diachunk.node.serving.door import HEADER_BYTES_MAX, Door, Hall
+from diachunk.node.serving.replies import BODY_BYTES_MAX, Refused, failure
+from diachunk.node.serving.state import STATE, State
 
 _LOG = logging.getLogger("diachunk.node")
 _HALL: web.AppKey[Hall] = web.AppKey("diachunk_hall", Hall)

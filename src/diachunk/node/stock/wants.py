@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from diachunk.digest import Digest
-from diachunk.node.bell import Bell
 from diachunk.node.model import Want
+from diachunk.node.stock.bell import Bell
 
 _BORROWED_MAX = 64
 

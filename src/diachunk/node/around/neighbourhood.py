@@ -12,17 +12,17 @@ from collections.abc import Callable, Sequence
 from diachunk.digest import Digest
 from diachunk.limits import Limits
 from diachunk.manifest import Manifest
-from diachunk.node.calling import Calling
-from diachunk.node.dialling import informant_of, may_be_dialled
-from diachunk.node.greeting import Greeting
+from diachunk.node.around.calling import Calling
+from diachunk.node.around.dialling import informant_of, may_be_dialled
+from diachunk.node.around.greeting import Greeting
+from diachunk.node.around.joining import Joined
+from diachunk.node.around.neighbours import Identity, Lending, Neighbour, NodeView, Wanting
+from diachunk.node.around.questions import Questions
+from diachunk.node.around.resolving import LookUp, Resolving, look_up
+from diachunk.node.around.roster import How, Roster
+from diachunk.node.around.talking import Talker
 from diachunk.node.guard import is_near
-from diachunk.node.joining import Joined
 from diachunk.node.model import Address
-from diachunk.node.neighbours import Identity, Lending, Neighbour, NodeView, Wanting
-from diachunk.node.questions import Questions
-from diachunk.node.resolving import LookUp, Resolving, look_up
-from diachunk.node.roster import How, Roster
-from diachunk.node.talking import Talker
 from diachunk.sources.secret import Secret
 from diachunk.transfer.progress import Listener, silent
 
@@ -108,7 +108,7 @@ class Neighbourhood:
 
     def _start_discovery(self) -> None:
         # Takes a tenth of a second to import: only where it is wanted.
-        from diachunk.node.discovery import Discovery
+        from diachunk.node.around.discovery import Discovery
 
         self._discovery = discovery = Discovery(
             self.identity.node,

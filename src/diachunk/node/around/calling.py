@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from diachunk.node.answers import NodeFacts
-from diachunk.node.dialling import Dialling, may_be_dialled
+from diachunk.node.around.answers import NodeFacts
+from diachunk.node.around.dialling import Dialling, may_be_dialled
+from diachunk.node.around.neighbours import Neighbour
+from diachunk.node.around.roster import How, Known, Roster
+from diachunk.node.around.talking import Unreached
 from diachunk.node.model import Address
-from diachunk.node.neighbours import Neighbour
-from diachunk.node.roster import How, Known, Roster
-from diachunk.node.talking import Unreached
 
 _AT_ONCE = 16
 _HASTE_S = 0.25

@@ -9,9 +9,9 @@ from pathlib import Path
 from diachunk.bitmap import Bitmap
 from diachunk.digest import Digest
 from diachunk.limits import Limits
-from diachunk.node.disk import Found
-from diachunk.node.feed import Feed
-from diachunk.node.holdings import Entry, FileHere, Identity, Key, Table
+from diachunk.node.stock.disk import Found
+from diachunk.node.stock.feed import Feed
+from diachunk.node.stock.holdings import Entry, FileHere, Identity, Key, Table
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from diachunk.limits import Limits
-from diachunk.node.answers import SMALL_BYTES_MAX, Malformed, dump, parse_others
+from diachunk.node.around.answers import SMALL_BYTES_MAX, Malformed, dump, parse_others
+from diachunk.node.around.neighbours import Identity, Neighbour, Wanting
+from diachunk.node.around.talking import Talker, Unreached
 from diachunk.node.model import Address, Want
-from diachunk.node.neighbours import Identity, Neighbour, Wanting
-from diachunk.node.talking import Talker, Unreached
 
 _WANTS_MAX = 64
 _AT_ONCE = 16

@@ -16,12 +16,12 @@ from typing import TypeVar
 from diachunk.bitmap import Bitmap
 from diachunk.digest import Digest
 from diachunk.limits import DEFAULT, Limits
-from diachunk.node.bell import Bell
-from diachunk.node.disk import Disk, identity_of
-from diachunk.node.feed import Feed, Have
-from diachunk.node.growing import Growing
-from diachunk.node.holdings import Entry, FileHere, Identity, Key, Table
-from diachunk.node.stock import Lent, Piece, Stock, piece_of
+from diachunk.node.stock.bell import Bell
+from diachunk.node.stock.disk import Disk, identity_of
+from diachunk.node.stock.feed import Feed, Have
+from diachunk.node.stock.growing import Growing
+from diachunk.node.stock.holdings import Entry, FileHere, Identity, Key, Table
+from diachunk.node.stock.stock import Lent, Piece, Stock, piece_of
 from diachunk.store.catalog import Ref
 from diachunk.store.store import Store
 from diachunk.transfer.company import Company

@@ -16,8 +16,8 @@ from diachunk.chunking.verify import BadChunk, ChunkRef, verify
 from diachunk.errors import DiachunkError
 from diachunk.limits import CHUNK_BYTES
 from diachunk.manifest.model import ChunkList
-from diachunk.node.disk import Found, identity_of
-from diachunk.node.holdings import FileHere, Identity, Key
+from diachunk.node.stock.disk import Found, identity_of
+from diachunk.node.stock.holdings import FileHere, Identity, Key
 from diachunk.store.blobs import Presence
 from diachunk.store.extents import read_claims
 from diachunk.store.stamps import Stamp

@@ -11,8 +11,8 @@ from typing import cast
 
 from diachunk.limits import KiB, Limits
 from diachunk.node.guard import Guard, parse_ip
-from diachunk.node.metrics import Metrics
-from diachunk.node.replies import ARRIVES_S, BODY_BYTES_MAX
+from diachunk.node.serving.metrics import Metrics
+from diachunk.node.serving.replies import ARRIVES_S, BODY_BYTES_MAX
 
 HEADER_BYTES_MAX = 16 * KiB
 _AHEAD_BYTES_MAX = 64 * KiB

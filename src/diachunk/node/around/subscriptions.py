@@ -10,9 +10,9 @@ from typing import Protocol
 from diachunk.bitmap import Bitmap
 from diachunk.digest import Digest
 from diachunk.limits import Limits
-from diachunk.node.answers import HaveAnswer, Malformed, dump, have_bytes_max, parse_bits, parse_have
-from diachunk.node.neighbours import Neighbour
-from diachunk.node.talking import Reply, Talker, Unreached
+from diachunk.node.around.answers import HaveAnswer, Malformed, dump, have_bytes_max, parse_bits, parse_have
+from diachunk.node.around.neighbours import Neighbour
+from diachunk.node.around.talking import Reply, Talker, Unreached
 
 DIGESTS_ASKED_MAX = 8192
 """In one request (P6)."""

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 
 from diachunk.digest import Digest
 from diachunk.manifest import Manifest
-from diachunk.node.attendance import Attendance
+from diachunk.node.around.attendance import Attendance
+from diachunk.node.around.neighbours import Around, Neighbour
+from diachunk.node.around.numbering import Mapped, Numbering
+from diachunk.node.around.roster import How
+from diachunk.node.around.subscriptions import Subscription
 from diachunk.node.model import Address, Want
-from diachunk.node.neighbours import Around, Neighbour
-from diachunk.node.numbering import Mapped, Numbering
-from diachunk.node.roster import How
-from diachunk.node.subscriptions import Subscription
 from diachunk.schedule.feeders import hash_of
 from diachunk.schedule.members import Member
 from diachunk.sources.context import SourceContext

@@ -13,9 +13,9 @@ from diachunk.digest import parse_digest
 from diachunk.manifest.names import is_component, is_name, is_revision
 from diachunk.node.guard import asker
 from diachunk.node.model import Want
-from diachunk.node.page import HEADERS, page
-from diachunk.node.replies import Refused, answer, body, failure
-from diachunk.node.state import STATE, State
+from diachunk.node.serving.page import HEADERS, page
+from diachunk.node.serving.replies import Refused, answer, body, failure
+from diachunk.node.serving.state import STATE, State
 
 MANIFESTS_MAX = 1000
 PEERS_MAX = 64

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from diachunk.limits import KiB, Limits, MiB
-from diachunk.node.turns import Bucket, Stage, Turn, Turns
+from diachunk.node.serving.turns import Bucket, Stage, Turn, Turns
 
 PIECE_BYTES = MiB
 ALONE_BYTES = 4 * MiB

@@ -8,9 +8,9 @@ import re
 from aiohttp import web
 
 from diachunk.digest import parse_digest
-from diachunk.node.feed import Feed
-from diachunk.node.replies import Refused, answer, body, digest_in, encoded, failure, full
-from diachunk.node.state import STATE, State
+from diachunk.node.serving.replies import Refused, answer, body, digest_in, encoded, failure, full
+from diachunk.node.serving.state import STATE, State
+from diachunk.node.stock.feed import Feed
 
 LISTENERS_MAX = 64
 DIGESTS_MAX = 8192

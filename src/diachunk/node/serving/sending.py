@@ -15,10 +15,10 @@ from typing import BinaryIO
 
 from aiohttp import web
 
-from diachunk.node.disk import identity_of
-from diachunk.node.stock import Piece
-from diachunk.node.turns import SLOW_BPS
-from diachunk.node.uploads import PIECE_BYTES, Upload, Uploads
+from diachunk.node.serving.turns import SLOW_BPS
+from diachunk.node.serving.uploads import PIECE_BYTES, Upload, Uploads
+from diachunk.node.stock.disk import identity_of
+from diachunk.node.stock.stock import Piece
 from diachunk.store.mounts import file_system
 
 _LOOK_S = 1.0

@@ -12,11 +12,11 @@ from aiohttp import web
 from diachunk.digest import Digest
 from diachunk.limits import DEFAULT, Limits
 from diachunk.node.guard import Guard
-from diachunk.node.metrics import Metrics
 from diachunk.node.model import Address, Want
-from diachunk.node.shelf import Shelf
-from diachunk.node.uploads import Uploads
-from diachunk.node.wants import Wants
+from diachunk.node.serving.metrics import Metrics
+from diachunk.node.serving.uploads import Uploads
+from diachunk.node.stock.shelf import Shelf
+from diachunk.node.stock.wants import Wants
 from diachunk.version import __version__
 
 

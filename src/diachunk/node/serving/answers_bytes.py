@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from diachunk.manifest.model import ChunkList
-from diachunk.node.disk import identity_of
 from diachunk.node.guard import asker
-from diachunk.node.holdings import FileHere
-from diachunk.node.ranges import Unsatisfiable, parse_range
-from diachunk.node.replies import digest_in, failure, full
-from diachunk.node.sending import Changed, Cut, Sender, corked, opened
-from diachunk.node.state import STATE, State
-from diachunk.node.stock import Piece
-from diachunk.node.uploads import PIECE_BYTES, Full
+from diachunk.node.serving.ranges import Unsatisfiable, parse_range
+from diachunk.node.serving.replies import digest_in, failure, full
+from diachunk.node.serving.sending import Changed, Cut, Sender, corked, opened
+from diachunk.node.serving.state import STATE, State
+from diachunk.node.serving.uploads import PIECE_BYTES, Full
+from diachunk.node.stock.disk import identity_of
+from diachunk.node.stock.holdings import FileHere
+from diachunk.node.stock.stock import Piece
 
 _BYTES = "application/octet-stream"
 _NO_FILE = FileHere((b"", b""), 0, ChunkList.of(()))

@@ -8,10 +8,10 @@ from typing import Protocol
 
 from diachunk.digest import Digest
 from diachunk.limits import Limits
-from diachunk.node.answers import NodeFacts
+from diachunk.node.around.answers import NodeFacts
+from diachunk.node.around.roster import How, Roster
+from diachunk.node.around.talking import Talker
 from diachunk.node.model import Address, Want
-from diachunk.node.roster import How, Roster
-from diachunk.node.talking import Talker
 from diachunk.sources.peer import Given
 from diachunk.transfer.company import Company
 
@@ -25,7 +25,7 @@ class Identity:
 
 
 class Wanting(Protocol):
-    """What this node says it wants (`node.wants.Wants`)."""
+    """What this node says it wants (`node.stock.wants.Wants`)."""
 
     def put(self, want: Want) -> None: ...
     def drop(self, manifest_id: Digest) -> None: ...
@@ -33,7 +33,7 @@ class Wanting(Protocol):
 
 
 class Lending(Protocol):
-    """Where a session's partials are offered to others (`node.shelf.Shelf`)."""
+    """Where a session's partials are offered to others (`node.stock.shelf.Shelf`)."""
 
     def lend(self, company: Company, manifest_id: Digest) -> None: ...
     def unlend(self, company: Company) -> None: ...

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from diachunk.digest import Digest
+from diachunk.node.around.numbering import Mapped
+from diachunk.node.around.subscriptions import DIGESTS_ASKED_MAX, Subscription
 from diachunk.node.model import Address
-from diachunk.node.numbering import Mapped
-from diachunk.node.subscriptions import DIGESTS_ASKED_MAX, Subscription
 from diachunk.schedule.members import Member
 from diachunk.sources.peer import PeerSource
 from diachunk.transfer.company import Company

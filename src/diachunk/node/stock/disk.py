@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diachunk.digest import Digest
 from diachunk.errors import DiachunkError, StoreError, UsageError
-from diachunk.node.holdings import Entry, FileHere, Identity, Key
+from diachunk.node.stock.holdings import Entry, FileHere, Identity, Key
 from diachunk.store.catalog import Ref
 from diachunk.store.stamps import read_stamp
 from diachunk.store.store import Store

@@ -1,0 +1,1 @@
+"""What is here and verified, in columns, followed while it grows: what the server shares."""
