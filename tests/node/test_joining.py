@@ -165,10 +165,10 @@ def test_one_node_with_two_addresses_is_one_member(manifest: Manifest) -> None:
         for each in (one, same):
             each.tell(wants=["model"])
         told = around.began(manifest)
-        until(lambda: len(told.held) == 2)
         until(lambda: told.others)
-        time.sleep(1.2)
-        assert list(told.others) == [one.address]
+        until(lambda: one.asked["node"] and same.asked["node"])
+        until(lambda: list(told.others) == [one.address])
+        until(lambda: list(told.held) == [one.address])
 
 
 def test_what_this_node_wants_and_takes_is_kept_current(manifest: Manifest) -> None:
@@ -218,11 +218,18 @@ def test_the_linger_ends_when_nobody_known_is_incomplete(manifest: Manifest) -> 
 
 
 def test_once_nobody_is_found_the_session_waits_for_nobody(manifest: Manifest) -> None:
+    with Around() as around:
+        told = around.began(manifest)
+        until(lambda: not told.expecting)
+
+
+def test_who_was_named_is_waited_for_and_listened_to_when_it_comes(manifest: Manifest) -> None:
     with HostilePeer(manifest) as gone:
         pass
     with Around(gone.address) as around:
         told = around.began(manifest)
-        until(lambda: not told.expecting)
+        until(lambda: around.call(lambda: not around.it.is_looking()))
+        assert told.expecting
         with HostilePeer(manifest, port=gone.port):
             until(lambda: told.held)
 

@@ -124,7 +124,8 @@ def test_with_nothing_named_it_shows_what_to_write(project: Project) -> None:
         (["--to", "x"], "--to needs a TARGET"),
         (["--locked", "--update"], "contradict each other"),
         (["./one.json", "--locked"], "leave TARGET out"),
-        (["./one.json", "--update"], "leave TARGET out"),
+        (["one/two/three", "--update"], "is none: leave it out"),
+        (["./one.json", "--update"], "is none: leave it out"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(project: Project, words: list[str], said: str) -> None:

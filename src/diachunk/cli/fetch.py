@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from diachunk.cli.company import Company, Linger, MaxUp, NoDiscover, NoShare
 from diachunk.cli.complete import known_names
+from diachunk.cli.fetch_options import Exclude, Force, Include, Into, Locked, Patience, Place, Update
 from diachunk.cli.options import (
     Components,
     Directory,
@@ -34,44 +35,6 @@ if TYPE_CHECKING:
     from diachunk.transfer.plan import Plan
 
 _KEPT = "what is verified is kept: run the same again to resume"
-_Force = Annotated[
-    bool, typer.Option("--force", help="With --to: replace files that differ and are not diachunk's.")
-]
-_Patience = Annotated[
-    str | None,
-    typer.Option("--patience", metavar="T", help="Give up so long after no source is usable (30s)."),
-]
-_Place = Annotated[
-    bool, typer.Option("--place", help="Then show it where the programs that it is for look for it.")
-]
-_Into = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--into",
-        metavar="PLACE",
-        help="Show it there: hub, descript, dia or a directory (may be given again).",
-        autocompletion=lambda incomplete: [each for each in _kinds() if each.startswith(incomplete)],
-    ),
-]
-_Include = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--include", metavar="PATTERN", help='Of hub:..., only such files: "*.json" (may be given again).'
-    ),
-]
-_Exclude = Annotated[
-    list[str] | None, typer.Option("--exclude", metavar="PATTERN", help="Of hub:..., all but such files.")
-]
-_Locked = Annotated[
-    bool, typer.Option("--locked", help="Exactly what diachunk.lock says, or fail; never writes it.")
-]
-_Update = Annotated[
-    bool,
-    typer.Option(
-        "--update",
-        help="Of a name: ask for a newer version. Without TARGET: look all up anew, rewrite diachunk.lock.",
-    ),
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,20 +82,20 @@ def fetch(
     origin: Origins = None,
     peer: Peers = None,
     component: Components = None,
-    include: _Include = None,
-    exclude: _Exclude = None,
+    include: Include = None,
+    exclude: Exclude = None,
     to: Directory = None,
-    force: _Force = False,
-    place: _Place = False,
-    into: _Into = None,
-    locked: _Locked = False,
-    update: _Update = False,
+    force: Force = False,
+    place: Place = False,
+    into: Into = None,
+    locked: Locked = False,
+    update: Update = False,
     max_down: MaxDown = None,
     max_up: MaxUp = None,
     no_discover: NoDiscover = False,
     no_share: NoShare = False,
     linger: Linger = None,
-    patience: _Patience = None,
+    patience: Patience = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -171,8 +134,16 @@ def fetch(
         _fetch_set(talk, options, locked=locked, update=update)
     elif locked:
         raise UsageError("--locked is for what ./diachunk.toml names: leave TARGET out")
+    elif update and not _is_name(target):
+        raise UsageError(f"--update asks what a name stands for now, and {target} is none: leave it out")
     else:
         _fetch_one(talk, target, part, options)
+
+
+def _is_name(target: str) -> bool:
+    from diachunk.manifest.names import is_name
+
+    return is_name(target.partition("@")[0]) and not target.endswith((".json", ".toml"))
 
 
 def _fetch_one(talk: Talk, target: str, part: _Part, options: _Options) -> None:
@@ -304,9 +275,3 @@ def _fetch_set(talk: Talk, options: _Options, *, locked: bool, update: bool) -> 
             fetching.carry_out(plan)
         fetching.stay()
         fetching.done(plan)
-
-
-def _kinds() -> tuple[str, ...]:
-    from diachunk.project import PLACE_KINDS
-
-    return PLACE_KINDS

@@ -195,15 +195,12 @@ class Joined:
         """Listens to as many as may be, those of most use first; to a node at one of its addresses."""
         around = self._around
         order: list[tuple[int, int, Address]] = []
+        known_at = set(self._faces().values())
         for address, neighbour in around.neighbours.items():
-            if neighbour.reached or address in self._subscriptions:
+            if address in known_at or (neighbour.lie and address in self._subscriptions):
                 order.append((self._group(neighbour), self._hash_of(address), address))
         order.sort()
-        nodes: dict[str, Address] = {}
-        for _, _, address in order:
-            if not around.neighbours[address].lie:
-                nodes.setdefault(around.neighbours[address].facts.node, address)
-        chosen = set(list(nodes.values())[: around.limits.neighbours_max])
+        chosen = {address for _, _, address in order[: around.limits.neighbours_max]}
         for address in [each for each in self._subscriptions if each not in chosen]:
             self._drop(address)
         for address in chosen:
@@ -220,6 +217,18 @@ class Joined:
                 one.start()
             elif one is not None and one.has is None and neighbour.reached and one.failures:
                 one.poke()
+
+    def _faces(self) -> dict[str, Address]:
+        """At which of its addresses each node is known here: one that was named, else the lowest, so that all agree."""
+        around = self._around
+        faces: dict[str, Address] = {}
+        for address, neighbour in sorted(
+            around.neighbours.items(),
+            key=lambda each: (around.how(each[0]) is not How.NAMED, ":" in each[0].host, each[0]),
+        ):
+            if not neighbour.lie and (neighbour.reached or address in self._subscriptions):
+                faces.setdefault(neighbour.facts.node, address)
+        return faces
 
     def _hash_of(self, address: Address) -> int:
         known = self._hashes.get(address)
@@ -274,17 +283,15 @@ class Joined:
 
     def _members(self) -> list[Member]:
         """Nodes that answered us and fetch the same; each once, whatever addresses it has."""
-        found: dict[str, Member] = {}
-        for address, neighbour in sorted(
-            self._around.neighbours.items(), key=lambda each: (":" in each[0].host, each[0])
-        ):
+        found: list[Member] = []
+        for address in self._faces().values():
+            neighbour = self._around.neighbours[address]
             wants = self._wants_of(address)
             one = self._subscriptions.get(address)
             gone = not neighbour.reached or (one is not None and (one.ended or one.failures > 1))
             if wants is not None and wants.components and not gone:
-                member = Member(str(address), frozenset(wants.components), wants.feeds)
-                found.setdefault(neighbour.facts.node, member)
-        return list(found.values())
+                found.append(Member(str(address), frozenset(wants.components), wants.feeds))
+        return found
 
     def incomplete(self) -> list[str]:
         """Addresses of members that are not done, as far as we know."""
