@@ -6,6 +6,7 @@ The caller serialises every call (one lock), moves the bytes, and tells what cam
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Iterable, Mapping
 
 from diachunk.bitmap import Bitmap
@@ -75,9 +76,15 @@ class Schedule(Sharing):
         if self._is_meeting(now):
             ready = [each for each in ready if not self._is_first_request(each)]
         if self._swarm is not None:
-            sources = self._board.sources
-            ready = sorted([*ready, *self._swarm.ready(now)], key=lambda each: rank(sources[each].health))
+            ready = self._among_peers(ready, self._swarm.ready(now))
         return self._first_of(ready, now) or self._hedge(ready, now) or self._wait(now)
+
+    def _among_peers(self, ready: list[int], peers: list[int]) -> list[int]:
+        """Two orders of the same kind (`rank`) made one: forty peers are not sorted once more for one origin."""
+        merged = list(peers)
+        for number in ready:
+            bisect.insort(merged, number, key=lambda each: rank(self.health(each)))
+        return merged
 
     def _is_meeting(self, now: float) -> bool:
         """Whether others may have begun at the same moment, and are not known yet.
