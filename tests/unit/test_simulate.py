@@ -70,3 +70,25 @@ def test_views_that_differ_for_seconds_cost_little() -> None:
     assert len(result.took_s) == 16
     assert result.slowest <= 1.4
     assert result.egress <= 1.1
+
+
+def test_machines_that_come_and_go_all_the_time_are_done_in_time() -> None:
+    """Those who leave when they are done take away what others would have had from them: the origin gives more."""
+    world = World(Setup(nodes=24, chunks=64, join_s=[1.5 * number for number in range(24)], lingers=False))
+
+    def kill(world: World) -> None:
+        for machine in world.machines[5::6]:
+            machine.leave(mute=True)
+
+    world.at(20.0, kill)
+    result = world.run()
+    assert not result.never
+    assert result.slowest <= 1.6
+    assert result.egress <= 1.5
+
+
+def test_a_hundred_cold_machines() -> None:
+    result = World(Setup(nodes=100, chunks=32)).run()
+    assert len(result.took_s) == 100
+    assert result.slowest <= 2.5
+    assert result.egress <= 1.5
