@@ -259,3 +259,19 @@ def test_a_session_of_very_many_chunks_is_numbered_aside(
         around.join(manifest).ended(short)
         around.join(manifest).ended(told)
         until(lambda: not around.call(lambda: around.wants.of(manifest.id)))
+
+
+def test_who_says_that_it_fetches_this_is_asked_for_its_bitmap_at_once(manifest: Manifest) -> None:
+    """It did not know the manifest when it was asked first: else nobody would notice for half a minute that it does,
+    nor that it is gone."""
+
+    async def unknown(request: web.Request, peer: HostilePeer) -> web.StreamResponse:
+        return web.json_response({"error": "not here"}, status=404)
+
+    with HostilePeer(manifest, script={"have": unknown}) as peer, Around(peer.address) as around:
+        around.began(manifest)
+        until(lambda: peer.asked["digests"])
+        want = Want(manifest.id, ("model",), False)
+        around.call(lambda: around.roster.announced("127.0.0.1", peer.port, peer.node, peer.store, [want]))
+        asked = peer.asked["have"]
+        until(lambda: peer.asked["have"] > asked, 5.0)

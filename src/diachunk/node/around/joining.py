@@ -217,6 +217,8 @@ class Joined:
                 one.start()
             elif one is not None and one.has is None and neighbour.reached and one.failures:
                 one.poke()
+            elif one is not None and one.by_chunks and self._wants_of(address) is not None:
+                one.poke()  # it said that it fetches this: so it knows the manifest by now, or is gone
 
     def _faces(self) -> dict[str, Address]:
         """At which of its addresses each node is known here: one that was named, else the lowest, so that all agree."""
