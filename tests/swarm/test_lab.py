@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -55,12 +57,21 @@ def test_multicast_passes_until_it_is_blocked() -> None:
             calling.sendto(b"?", (group, 5353))
 
     with Lab({"a": None, "b": None}, 1 << 20) as bed, bed["b"].run(partial(listener, bed["b"].host)) as heard:
-        bed["a"].run(call)
-        assert heard.recv(16) == b"?"
+        # Whether it passes is asked, not how soon: on a busy machine a bridge may take a while to learn of a group.
+        assert any(_passes(bed["a"], call, heard) for _ in range(20))
         bed.block_multicast()
-        bed["a"].run(call)
-        with pytest.raises(TimeoutError):
-            heard.recv(16)
+        with contextlib.suppress(TimeoutError):  # what was under way
+            while heard.recv(16):
+                pass
+        assert not any(_passes(bed["a"], call, heard) for _ in range(3))
+
+
+def _passes(sender: Machine, call: Callable[[], None], heard: socket.socket) -> bool:
+    sender.run(call)
+    try:
+        return heard.recv(16) == b"?"
+    except TimeoutError:
+        return False
 
 
 _KILLED = """

@@ -174,6 +174,24 @@ def test_half_a_record_at_the_end_spoils_nothing_before_or_after_it(store: Store
     third.close()
 
 
+@pytest.mark.parametrize("times", [4, 5, 6, 12], ids=lambda each: f"{each} of 12 records")
+def test_a_journal_as_long_as_may_be_is_written_anew_before_it_is_too_long(store: Store, times: int) -> None:
+    draft = opened(store)
+    put(draft, 1)
+    draft.close()
+    journal(store).write_bytes(journal(store).read_bytes() * times)
+    again = opened(store)
+    assert list(again.claimed()) == [1]
+    for _ in range(6):
+        put(again, 2)
+    again.close()
+    third = opened(store)
+    assert list(third.claimed()) == [1, 2]
+    third.judge(*piece(third, 1), local=True)
+    third.close()
+    assert journal(store).stat().st_size <= RECORD_BYTES * 3 * 4
+
+
 def test_the_last_word_of_the_journal_counts(store: Store) -> None:
     draft = opened(store)
     put(draft, 0, bytes(len(DATA)))

@@ -63,13 +63,23 @@ class Draft(Partial):
             if index < len(self.chunks):
                 found[index] = digest
         # What is appended to half a record could not be read; nor could one that is too long, ever again.
-        if self._owned and (data is None or whole < len(data)):
+        if self._owned and (data is None or whole < len(data) or whole > limit // 2):
             with contextlib.suppress(OSError, StoreError):
-                if whole:
-                    os.truncate(self._sums_path, whole)
-                else:
-                    self._files.unlink(self._sums_path)
+                self._rewrite_sums(found)
         return found
+
+    def _rewrite_sums(self, known: dict[int, Digest]) -> None:
+        """Says each thing once. In place, since a neighbour may be appending; halves of both are records still."""
+        if not known:
+            self._files.unlink(self._sums_path)
+            return
+        data = b"".join(_RECORD.pack(index, digest) for index, digest in known.items())
+        fd = os.open(self._sums_path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            self._files.pwrite(fd, memoryview(data), 0)
+            os.ftruncate(fd, len(data))
+        finally:
+            os.close(fd)
 
     def _open_sums(self) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -157,6 +157,8 @@ def seeds() -> list[bytes]:
         b"\1" + piece[:17],
         b"\1" + piece * 3 + piece[:5],
         b"\1" + bytes(481),
+        b"\1" + (b"\xff" * 40) * 12,
+        b"\1" + piece * 12,
         b"\1" + b"\xff" * 40,
         b"\2" + json.dumps(record).encode(),
         b"\2" + json.dumps(record | {"sizes": [-1, 2**70], "size": 1e300}).encode(),
