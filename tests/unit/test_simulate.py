@@ -11,7 +11,7 @@ from diachunk.simulate.world import MBIT, Setup, World
 def test_sixteen_cold_machines_take_everything_once_from_the_origin(seed: int) -> None:
     result = World(Setup(seed=seed)).run()
     assert len(result.took_s) == 16
-    assert result.slowest <= 1.25 * 1.03
+    assert result.slowest <= 1.25
     assert result.egress <= 1.1
 
 
@@ -21,6 +21,16 @@ def test_a_few_machines_and_a_small_checkpoint(nodes: int, slowest: float) -> No
     assert len(result.took_s) == nodes
     assert result.slowest <= slowest
     assert result.egress <= 1.1
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("chunks", "slowest", "egress"), [(1, 11.0, 2.5), (4, 4.2, 2.3), (8, 3.0, 1.5)])
+def test_more_machines_than_chunks(chunks: int, slowest: float, egress: float, seed: int) -> None:
+    """Each chunk crosses one line after the other; nobody idles beside machines that hold what is missing."""
+    result = World(Setup(chunks=chunks, seed=seed)).run()
+    assert len(result.took_s) == 16
+    assert result.slowest <= slowest
+    assert result.egress <= egress
 
 
 @pytest.mark.parametrize("mute", [False, True])
@@ -59,10 +69,11 @@ def test_machines_that_come_late_take_from_the_others() -> None:
     assert result.egress <= 1.1
 
 
-def test_one_slow_line_does_not_hold_up_the_others() -> None:
-    world = World(Setup(lines={3: (10 * MBIT, 10 * MBIT)}))
+@pytest.mark.parametrize("seed", range(4))
+def test_one_slow_line_does_not_hold_up_the_others(seed: int) -> None:
+    world = World(Setup(lines={3: (10 * MBIT, 10 * MBIT)}, seed=seed))
     others = sorted(world.run().took_s)[:-1]
-    assert others[-1] <= 1.75 * world.setup.ideal_s
+    assert others[-1] <= 1.5 * world.setup.ideal_s
 
 
 def test_views_that_differ_for_seconds_cost_little() -> None:

@@ -62,8 +62,14 @@ def spared(board: Board, health: Health, item: int, now: float) -> bool:
 
     Otherwise a few of those could pass the last items on among themselves for ever.
     """
-    dubious = health.tier is Tier.NETWORK and (health.faults_in_a_row or not health.request_bps)
-    return bool(dubious) and item in board.returned and board.has_safe_home(item, now)
+    if item not in board.returned or health.tier is not Tier.NETWORK:
+        return False
+    if health.peer:
+        # It answers, or it would be no peer; and an origin is no home for what single flight leaves to peers.
+        return bool(health.faults_in_a_row) and any(
+            each.health.peer and board.is_safe_home(each, item, now) for each in board.sources
+        )
+    return bool(health.faults_in_a_row or not health.request_bps) and board.has_safe_home(item, now)
 
 
 def overdue(board: Board, limits: Limits, claim: Claim, now: float) -> bool:
@@ -100,5 +106,8 @@ def _queues(board: Board, claim: Claim, elapsed_s: float, now: float) -> bool:
     if claim.received_bytes or elapsed_s < _QUEUES_S:
         return False
     return any(
-        each.held is not None and each.health.ready(now) and board.has_work(each) for each in board.sources
+        each.held is not None
+        and each.health.ready(now)
+        and (board.has_work(each) or (not each.health.in_flight and claim.run.first in each.held))
+        for each in board.sources
     )

@@ -23,6 +23,8 @@ _SCANNED_MAX = 512
 """Items looked at in one search for something to take over: the lock is held meanwhile."""
 _AGAIN_S = 0.2
 _WORTH_BEGINNING = 0.25
+_FEW = 4
+"""With fewer chunks than so many a machine, what each has begun is much of the whole: it is not given up."""
 _WORTH_KEEPING = 0.5
 """An origin's answer that is this far stays, although a better node turns out to take the same."""
 
@@ -127,8 +129,8 @@ class Swarm:
         self.reopened()
         begun = [each for each in claims if self._is_origin_claim(each)] if others else []
         begun.sort(key=lambda each: each.received_bytes)
-        if begun and len(others) < 2 * self._limits.feeders:
-            begun.pop()  # few machines bring in few chunks this way, each another one: all have something to give
+        if begun and (len(others) < self._limits.feeders or len(self._board.work) < _FEW * len(others)):
+            begun.pop()  # few machines or chunks: each brings in another one, and all have something to give
         for claim in begun:
             if claim.received_bytes < _WORTH_BEGINNING * claim.size:
                 claim.cancelled = not any(self._is_mine(item) for item in claim.run.items)
