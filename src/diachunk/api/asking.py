@@ -7,6 +7,8 @@ from diachunk.api.trust.admission import admit, known_of
 from diachunk.api.trust.naming import Choice, How, Offer, choose, newer
 from diachunk.digest import Digest
 from diachunk.manifest import Manifest
+from diachunk.manifest.stated import StatedCheckpoint
+from diachunk.manifest.statement import Statement
 
 
 def ask_for_name(name: str, revision: str, context: Context) -> Manifest | None:
@@ -52,6 +54,15 @@ def offers_of(name: str, revision: str, context: Context) -> list[Offer]:
     if context.sharing is None:
         return []
     found = context.sharing.refs(name, revision)
+    return [Offer(each.address, How(each.how), each.id, each.manifest) for each in found]
+
+
+def offers_of_stated(stated: StatedCheckpoint, context: Context) -> list[Offer]:
+    """The same for a recipe's name, and for manifests that claim to be of its very files, under whatever name."""
+    if context.sharing is None:
+        return []
+    statement = Statement.of(stated.walk(), private=stated.private)
+    found = context.sharing.refs(stated.name, stated.revision, statement)
     return [Offer(each.address, How(each.how), each.id, each.manifest) for each in found]
 
 

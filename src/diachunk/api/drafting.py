@@ -19,6 +19,7 @@ from diachunk.manifest import Component, FileEntry, Manifest, build
 from diachunk.manifest.model import RULE
 from diachunk.manifest.outline import FileOutline
 from diachunk.manifest.stated import StatedCheckpoint, StatedFile
+from diachunk.manifest.statement import Statement
 from diachunk.sources.base import Source
 from diachunk.sources.context import SourceContext
 from diachunk.sources.open import open_origins
@@ -28,6 +29,7 @@ from diachunk.store.drafts import chunk_list, matches
 from diachunk.store.stamps import Stamp, read_stamp
 from diachunk.store.store import Store
 from diachunk.transfer.assemble import Report
+from diachunk.transfer.company import Swarm
 from diachunk.transfer.drafting import Drafting
 from diachunk.transfer.progress import How, Listener, Notice, Progress
 
@@ -140,6 +142,7 @@ def draw(
         context.config.limits,
         known=knowledge.find_or_read,
         prefixes=prefixes,
+        swarm=_swarm_of(stated, knowledge, context),
         max_down_bps=max_down_bps or context.config.max_down_bps,
         listener=listener,
     )
@@ -151,6 +154,13 @@ def draw(
     for file in files:
         store.drafts.forget(file)
     return manifest, drafting.report
+
+
+def _swarm_of(stated: StatedCheckpoint, knowledge: Knowledge, context: Context) -> Swarm | None:
+    """The other machines that draw the same; nobody is looked for where nothing is missing."""
+    if context.sharing is None or all(knowledge.find(file) is not None for file in stated.walk()):
+        return None
+    return context.sharing.swarm_of(Statement.of(stated.walk(), private=stated.private))
 
 
 def local_parts(stated: StatedCheckpoint, context: Context) -> tuple[set[Digest], set[Digest]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from diachunk.api.asking import offers_of
+from diachunk.api.asking import offers_of_stated
 from diachunk.api.context import Context
 from diachunk.api.foreign.claims import adopt_known
 from diachunk.api.recipes import Pick, remember, state_or_drawn
@@ -207,7 +207,7 @@ def _manifest(order: _Order, context: Context, progress: Listener) -> tuple[Mani
     refuse_parts(known, order.components)
     manifest, report = draw_in_company(
         known,
-        lambda: offers_of(known.name, known.revision, context),
+        lambda: offers_of_stated(known, context),
         context,
         origins=order.origins,
         max_down_bps=order.max_down_bps,

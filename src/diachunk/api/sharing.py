@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from diachunk.api.trust.naming import Ask
     from diachunk.digest import Digest
     from diachunk.manifest import Manifest
+    from diachunk.manifest.statement import Statement
     from diachunk.node.node import Node
     from diachunk.node.settings import NodeSettings
     from diachunk.node.views import RefView
@@ -68,6 +69,7 @@ class Sharing:
         self.config = config
         self._listener = listener
         self._node: Node | None = None
+        self._beside: Node | None = None
         self._opened = False
         self._notices: deque[Event] = deque()
         self.trouble = ""
@@ -96,12 +98,12 @@ class Sharing:
         if not self._opened:
             self._opened = True
             try:
-                self._node = self._make()
+                self._node = self._make(beside=False)
             except DiachunkError as error:
                 self._complain(error.message)
         return self._node
 
-    def _make(self) -> Node | None:
+    def _make(self, *, beside: bool) -> Node | None:
         how = self.how
         if not (how or self.config.peers):
             return None
@@ -109,14 +111,15 @@ class Sharing:
 
         settings = node_settings(self.config, how)
         store, lower = Store.open(self.config.home), Store.open_lower(self.config.stores)
-        node = Node(settings, store, lower, self._notices.append)
+        node = Node(settings, store, lower, self._notices.append, beside=beside)
         try:
             node.open()
         except DiachunkError as error:
             if not settings.share:
                 raise
             self._complain(error.message)
-            node = Node(replace(settings, share=False), store, lower, self._notices.append)
+            unshared = replace(settings, share=False)
+            node = Node(unshared, store, lower, self._notices.append, beside=beside)
             node.open()
         return node
 
@@ -166,10 +169,13 @@ class Sharing:
         named = bool(self.how.peers or self.config.peers)
         return max(FIND_S if self.how.discover else 0.0, _NAMED_S if named else 0.0)
 
-    def refs(self, name: str, revision: str) -> list[RefView]:
-        """What other machines say that a name stands for, each with the manifest if it can be had."""
+    def refs(self, name: str, revision: str, statement: Statement | None = None) -> list[RefView]:
+        """What other machines say that a name stands for, each with the manifest if it can be had; and what they have
+        of the files that are stated, under whatever name.
+        """
         node = self.open()
-        return node.ask_refs(name, revision, self._wait_s) if node is not None else []
+        found_by = None if statement is None else statement.found_by
+        return node.ask_refs(name, revision, self._wait_s, found_by) if node is not None else []
 
     def manifest(self, manifest_id: Digest) -> Manifest | None:
         """A manifest by its id, from whichever machine has it."""
@@ -193,18 +199,32 @@ class Sharing:
         node = self.open()
         return node.join(manifest) if node is not None else None
 
+    def swarm_of(self, statement: Statement) -> Swarm | None:
+        """The other machines that draw the same, or drew it; None also for what is private, where no secret keeps it
+        among those who may have it.
+        """
+        node = self.open()
+        if node is None or (statement.private and self.config.token_file is None):
+            return None
+        if node.speaks_through is not None:
+            # A `serve` shows what is verified, and of this nothing is yet: it is shown by whoever fetches it.
+            node = self._beside = self._beside or self._make(beside=True)
+        return node.join(statement) if node is not None else None
+
     # --- the end -------------------------------------------------------------------------------------------
 
     def linger(self, tell: Callable[[int], None] = lambda count: None) -> None:
         """Stays until no machine that we know of is incomplete, for `linger_s` at most. `tell`: for how many."""
         self._pass_on()
-        if self._node is not None and self.linger_s > 0:
-            self._node.linger(self.linger_s, tell)
+        for node in (self._node, self._beside):
+            if node is not None and self.linger_s > 0:
+                node.linger(self.linger_s, tell)
 
     def close(self) -> None:
         """Stops sharing. Bounded in time."""
-        if self._node is not None:
-            self._node.close()
+        for node in (self._node, self._beside):
+            if node is not None:
+                node.close()
 
     def __enter__(self) -> Self:
         return self

@@ -11,6 +11,7 @@ from diachunk.digest import Digest
 from diachunk.errors import ManifestError
 from diachunk.limits import Limits
 from diachunk.manifest import Manifest, decode
+from diachunk.manifest.statement import Shared
 from diachunk.node.around.joining import Joined
 from diachunk.node.around.neighbourhood import Neighbourhood, NodeView
 from diachunk.node.around.neighbours import Identity
@@ -125,12 +126,14 @@ class Life:
 
     # --- what is asked of it -------------------------------------------------------------------------------
 
-    def join(self, manifest: Manifest, listener: Listener = silent) -> Joined:
+    def join(self, shared: Shared, listener: Listener = silent) -> Joined:
         """The other machines, for the sessions of one manifest. `listener`: told of those that lie, on the loop."""
-        return self._around.join(manifest, listener)
+        return self._around.join(shared, listener)
 
-    async def ask_refs(self, name: str, revision: str, wait_s: float) -> list[RefView]:
-        """What others say that a name stands for, the first few ids with their manifests."""
+    async def ask_refs(
+        self, name: str, revision: str, wait_s: float, found_by: Digest | None = None
+    ) -> list[RefView]:
+        """What others say that a name stands for, or have of stated files; the first few ids with their manifests."""
         await self._wait_for_named(wait_s)
         answers = await self._around.ask_refs(name, revision, 0.0)
         said = [
@@ -139,6 +142,10 @@ class Life:
             for at, manifest_id in refs
             if at == revision
         ]
+        if found_by is not None:
+            stated = await self._around.ask_stated(found_by)
+            said += [(str(address), how.word, each) for address, how, ids in stated for each in ids]
+            said = list(dict.fromkeys(said))
         ids = list(dict.fromkeys(manifest_id for _, _, manifest_id in said))[:_MANIFESTS_ASKED_MAX]
         had = {each: await self.ask_manifest(each, 0.0) for each in ids}
         return [RefView(address, how, each, had.get(each)) for address, how, each in said]

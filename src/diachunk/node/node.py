@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from diachunk.digest import Digest
 from diachunk.errors import DiachunkError
 from diachunk.manifest import Manifest
+from diachunk.manifest.statement import Shared
 from diachunk.node.lifetime import Claim, Running, already_served, claim, running
 from diachunk.node.ports import listen
 from diachunk.node.settings import NodeSettings
@@ -48,6 +49,7 @@ class Node:
 
     Args:
         listener: told, as a Notice, if it cannot do its part.
+        beside: it has a port of its own also where a `serve` shares this store.
 
     Attributes:
         port: where it listens; None where it does not share, or a `serve` on this store does it.
@@ -60,8 +62,11 @@ class Node:
         store: Store,
         lower_stores: Sequence[Store] = (),
         listener: Listener = silent,
+        *,
+        beside: bool = False,
     ) -> None:
         self.settings = settings
+        self._beside = beside
         self.port: int | None = None
         self.speaks_through: Running | None = None
         self._store = store
@@ -96,7 +101,7 @@ class Node:
             self._claim = claim(layout)
             if self._claim is None:
                 raise already_served(layout)
-        else:
+        elif not self._beside:
             other = running(layout, _STARTING_S)
             self.speaks_through = other if other is not None and other.port else None
         try:
@@ -256,14 +261,18 @@ class Node:
 
     # --- what it is for ------------------------------------------------------------------------------------
 
-    def join(self, manifest: Manifest) -> Swarm:
-        """The other machines, for the sessions of one manifest."""
+    def join(self, shared: Shared) -> Swarm:
+        """The other machines, for the sessions of one manifest, or statement."""
         self.start()
-        return _Joining(self, manifest)
+        return _Joining(self, shared)
 
-    def ask_refs(self, name: str, revision: str, wait_s: float) -> list[RefView]:
-        """What those who are there say that a name stands for; waits so long for them to be found."""
-        return self._ask(lambda life: life.ask_refs(name, revision, wait_s), [], wait_s + _CALL_S)
+    def ask_refs(
+        self, name: str, revision: str, wait_s: float, found_by: Digest | None = None
+    ) -> list[RefView]:
+        """What those who are there say that a name stands for; waits so long for them to be found. `found_by`: also
+        what they have of stated files, under whatever name (P18).
+        """
+        return self._ask(lambda life: life.ask_refs(name, revision, wait_s, found_by), [], wait_s + _CALL_S)
 
     def ask_manifest(self, manifest_id: Digest, wait_s: float) -> Manifest | None:
         """A manifest that hashes to its id, from whoever has it; None if nobody is found by then."""
@@ -311,14 +320,14 @@ class Node:
 class _Joining:
     """A manifest's swarm, also while the node's libraries are still being loaded."""
 
-    def __init__(self, node: Node, manifest: Manifest) -> None:
-        self.manifest_id = manifest.id
+    def __init__(self, node: Node, shared: Shared) -> None:
+        self.manifest_id = shared.id
         self._node = node
         self._lock = threading.Lock()
         self._waiting: list[Company] = []
         self._joined: Joined | None = None
         self._alone = False
-        node.post(lambda life: self._meet(None if life is None else life.join(manifest, node._listener)))
+        node.post(lambda life: self._meet(None if life is None else life.join(shared, node._listener)))
 
     def _meet(self, joined: Joined | None) -> None:
         with self._lock:

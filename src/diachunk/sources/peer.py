@@ -14,6 +14,7 @@ import urllib3
 from urllib3.response import BaseHTTPResponse
 
 from diachunk.chunking.verify import ChunkRef
+from diachunk.digest import Digest
 from diachunk.errors import printable, redact
 from diachunk.schedule.health import Fault, Tier
 from diachunk.schedule.work import Run
@@ -57,6 +58,7 @@ class PeerSource:
     Attributes:
         by_chunks: it does not know the manifest, so what it has lies elsewhere there: only P8 is asked.
         given: counts what came.
+        pieces: what came of stated files (P19), by key: where in the file each piece begins.
     """
 
     tier = Tier.NETWORK
@@ -69,11 +71,16 @@ class PeerSource:
         authorize: Authorize | None = None,
         by_chunks: bool = False,
         given: Given | None = None,
+        stated: bool = False,
     ) -> None:
-        """`address` is an IP address and a port as `node.model.Address` writes them."""
+        """`address` is an IP address and a port as `node.model.Address` writes them. `stated`: asked for pieces of
+        stated files, which nothing can vouch for but the whole.
+        """
         self.label = address
         self.by_chunks = by_chunks
         self.given = given or Given()
+        self.pieces: dict[Digest, set[int]] = {}
+        self._stated = stated
         self._authorize = authorize
         self._connections = Connections(context, direct=True)
         # RFC 6874: a zone's "%" is escaped in a URL; it means something on this machine only (RFC 4007, 6).
@@ -82,7 +89,9 @@ class PeerSource:
 
     def fill(self, run: Run, start: int, view: memoryview, flow: Flow) -> None:
         began_at = time.monotonic()
-        if self.by_chunks or not self._fill_range(run, start, view, flow):
+        if self._stated:
+            self._fill_stated(run, start, view, flow)
+        elif self.by_chunks or not self._fill_range("blobs", run, start, view, flow):
             self._fill_by_chunks(run, start, view, flow)
         self.given.add(len(view), time.monotonic() - began_at)
 
@@ -92,11 +101,17 @@ class PeerSource:
     def close(self) -> None:
         self._connections.close()
 
-    def _fill_range(self, run: Run, start: int, view: memoryview, flow: Flow) -> bool:
+    def _fill_stated(self, run: Run, start: int, view: memoryview, flow: Flow) -> None:
+        # Said before it comes: also what was cut off, and taken up from elsewhere, is partly its work.
+        self.pieces.setdefault(run.blob.digest, set()).update(ref.offset for ref in run.refs)
+        if not self._fill_range("stated", run, start, view, flow):
+            raise SourceFault(Fault.MISSING, f"{reason_of(404)} (piece at {run.offset} of {run.blob.label})")
+
+    def _fill_range(self, kind: str, run: Run, start: int, view: memoryview, flow: Flow) -> bool:
         """Fills the view; False if the peer does not offer that range of that blob."""
         first, size = run.offset + start, len(view)
         headers = {"Range": f"bytes={first}-{first + size - 1}"}
-        response = self._ask(f"/v1/blobs/{run.blob.digest.hex()}", headers, flow)
+        response = self._ask(f"/v1/{kind}/{run.blob.digest.hex()}", headers, flow)
         body = Body(response, flow)
         try:
             if response.status in (404, 410):

@@ -42,6 +42,9 @@ class Draft(Partial):
 
     It takes any bytes for a piece that comes from elsewhere. Pieces that were here are compared with what the
     journal says they were when they came: a torn or rotten one is fetched again.
+
+    Attributes:
+        homes: where its file lies; the blob that it becomes is added before it is renamed.
     """
 
     _takes = MeasuredChunk
@@ -51,6 +54,8 @@ class Draft(Partial):
         self, path: Path, pieces: ChunkList, files: Files, finish: Callable[[Partial], None] | None = None
     ) -> None:
         self._sums_path = path.with_suffix(".sums")
+        self.homes = [path]
+        self._doubted: Callable[[], None] | None = None
         super().__init__(path, pieces, files, finish)
         self._sums = self._read_sums()
 
@@ -110,6 +115,21 @@ class Draft(Partial):
                 self._sums_fd = self._open_sums()
             os.write(self._sums_fd, _RECORD.pack(index, chunk.digest))
 
+    @property
+    def sums(self) -> dict[int, Digest]:
+        """A copy: the BLAKE3 that each piece had when it came, by its number."""
+        return self._sums.copy()
+
+    def on_doubt(self, told: Callable[[], None]) -> None:
+        """Tells when the whole turns out not to be what was stated: on the thread that found out."""
+        self._doubted = told
+
+    def doubt(self) -> None:
+        """The whole is not what was stated: who shows its pieces to others is told to stop."""
+        told = self._doubted
+        if told is not None:
+            told()
+
     def close(self) -> None:
         super().close()
         with self._write_lock:
@@ -119,6 +139,7 @@ class Draft(Partial):
 
     def discard(self) -> None:
         """Throws away every piece: the whole was not what was stated. Nobody else may be at work on it."""
+        self.doubt()
         super().discard()
         with contextlib.suppress(StoreError):
             self._files.unlink(self._sums_path)
@@ -148,9 +169,11 @@ class Drafts:
 
         def finish(partial: Partial) -> None:
             if (hashes := verdict(partial)) is not None:
+                draft.homes.append(self._layout.blob(hashes.blake3))
                 self._finish(file, partial, hashes)
 
-        return Draft(path, file.pieces(), self._layout.files, finish)
+        draft = Draft(path, file.pieces(), self._layout.files, finish)
+        return draft
 
     def _finish(self, file: StatedFile, partial: Partial, hashes: Hashes) -> None:
         """It is what was stated: under the name that it has as a blob, with its stamp. Durable once this returns."""

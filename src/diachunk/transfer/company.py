@@ -27,11 +27,13 @@ class Company:
     Attributes:
         work: what the session is to make present.
         files: where it is assembled; files[n] is blob n of `work`. `Partial.follow` tells of each chunk.
+        joins: whether it takes from others; a session that does not only shows them what it gets elsewhere.
     """
 
-    def __init__(self, desk: Desk, files: Sequence[Partial]) -> None:
+    def __init__(self, desk: Desk, files: Sequence[Partial], *, joins: bool = True) -> None:
         self.work: WorkList = desk.work
         self.files = files
+        self.joins = joins
         self._desk = desk
         self._over = False
 

@@ -1,14 +1,14 @@
 """Fetches files of which only size and whole-file digest are stated: a recipe's. The same session, other sinks.
 
 Each is fetched in parallel ranges into a draft (store/drafts.py) and hashed meanwhile (following.py). A whole that is
-not what was stated cannot say which piece was wrong, so each source is then asked for that file alone.
+not what was stated cannot say which piece was wrong: first no peer is asked for that file any more (givers.py), then
+each source is asked for it alone (trials.py).
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from diachunk.chunking.hashes import Hashes
@@ -17,14 +17,16 @@ from diachunk.errors import StoreError
 from diachunk.limits import Limits
 from diachunk.manifest.stated import StatedFile
 from diachunk.schedule.health import Tier
-from diachunk.schedule.work import BlobFacts, WorkList
+from diachunk.schedule.work import WorkList
 from diachunk.sources.base import Source
 from diachunk.store.drafts import Draft, matches
-from diachunk.store.extents import allocated
 from diachunk.store.partial import Partial, Vanished
 from diachunk.store.store import Store
 from diachunk.transfer.assemble import Report, files_at_once
+from diachunk.transfer.company import Swarm
+from diachunk.transfer.drafts_open import Opened, check_space, claimed_bytes, discard, left_of, work_of
 from diachunk.transfer.following import Follower, publishing, turns
+from diachunk.transfer.givers import Givers
 from diachunk.transfer.incomplete import incomplete
 from diachunk.transfer.neighbours import gone_again, wait_for_neighbour
 from diachunk.transfer.offers import local_offers, network_offer, prefix_offers
@@ -55,11 +57,13 @@ class Drafting:
         *,
         known: Known,
         prefixes: Sequence[tuple[Digest, Path]] = (),
+        swarm: Swarm | None = None,
         max_down_bps: int | None = None,
         listener: Listener = silent,
     ) -> None:
         """`known` looks for a file whose digests this machine has computed already. `prefixes`: files that may
-        hold the beginning of the file with that key: an interrupted download of another program.
+        hold the beginning of the file with that key: an interrupted download of another program. `swarm`: others
+        that draw the same.
         """
         self.report = Report()
         self._store = store
@@ -67,8 +71,11 @@ class Drafting:
         self._limits = limits
         self._known = known
         self._prefixes = list(prefixes)
+        self._swarm = swarm
         self._max_down_bps = max_down_bps
         self._listener = Told(listener)
+        self._givers = Givers(listener)
+        self._asked: Sequence[Source] = ()
         self._trials = Trials(self._sources, listener)
         self._counted: set[Digest] = set()
         self._doubts = 0
@@ -86,7 +93,7 @@ class Drafting:
         """
         started_at = time.monotonic()
         unique = list({file.key: file for file in files}.values())
-        self._check_space(unique)
+        check_space(self._store, [file for file in unique if self._known(file) is None])
         found: dict[Digest, Hashes] = {}
         at_once = files_at_once()
         try:
@@ -104,7 +111,7 @@ class Drafting:
                 return
             doubts = self._doubts
             self._trials.prepare(missing)
-            waiting = self._round(missing)
+            waiting = self._rounds(missing)
             rounds += self._doubts == doubts  # those have an end of their own
             if waiting:
                 paths = [self._store.drafts.path(file) for file in waiting]
@@ -129,33 +136,41 @@ class Drafting:
                 self._listener(FileDone(file.component, file.path, file.size))
         return missing
 
-    def _check_space(self, files: Sequence[StatedFile]) -> None:
-        missing = [file for file in files if self._known(file) is None]
-        needed = sum(file.size - allocated(self._store.drafts.path(file)) for file in missing)
-        free = self._store.layout.free_bytes()
-        if needed > free:
-            raise StoreError(
-                f"needs {needed:,} bytes of disk, {free:,} are free",
-                hint="free some space (`diachunk gc` removes what nothing needs), then run again",
-            )
-
     # --- one round -----------------------------------------------------------------------------------------
 
-    def _round(self, missing: Sequence[StatedFile]) -> list[StatedFile]:
+    def _rounds(self, missing: Sequence[StatedFile]) -> list[StatedFile]:
+        """First what peers may give, then what they may not; returns the files that others are busy with."""
+        trusted = {
+            file.key for file in missing if file.key not in self._trials and self._givers.may_ask(file)
+        }
+        together = [file for file in missing if file.key in trusted]
+        alone = [file for file in missing if file.key not in trusted]
+        return [
+            file
+            for files, joins in ((together, True), (alone, False))
+            if files
+            for file in self._round(files, joins=joins)
+        ]
+
+    def _round(self, missing: Sequence[StatedFile], *, joins: bool) -> list[StatedFile]:
         """Fills every draft that nobody else holds; returns the files of the others."""
         opened: list[tuple[StatedFile, Draft]] = []
         followers: dict[Digest, Follower[Hashes | None]] = {}
         waiting: list[StatedFile] = []
 
         def verdict_on(file: StatedFile) -> Callable[[Partial], Hashes | None]:
-            def verdict(_: Partial) -> Hashes | None:
+            def verdict(partial: Partial) -> Hashes | None:
+                assert isinstance(partial, Draft)
                 hashes = followers[file.key].result()
                 if hashes is None:
                     raise StoreError(f"{file.label}: its file here was cut off by another process")
                 if matches(file, hashes):
+                    self._givers.settle(file, partial)
                     return hashes
+                partial.doubt()
                 wrong = NotAsStated(file, hashes)
-                if self._trials.is_last(file, had_local=self._had_local(file)):
+                in_company = self._givers.any_of(self._asked, file)
+                if not in_company and self._trials.is_last(file, had_local=self._had_local(file)):
                     raise wrong
                 self._wrong[file.key] = wrong  # the others go on meanwhile
                 return None
@@ -173,7 +188,7 @@ class Drafting:
                     draft.close()
                     waiting.append(file)
             if opened:
-                self._fill(opened, followers)
+                self._fill(opened, followers, joins=joins)
         finally:
             for follower in followers.values():
                 follower.stop()
@@ -182,17 +197,16 @@ class Drafting:
         return waiting
 
     def _fill(
-        self, opened: Sequence[tuple[StatedFile, Draft]], followers: dict[Digest, Follower[Hashes | None]]
+        self,
+        opened: Opened,
+        followers: dict[Digest, Follower[Hashes | None]],
+        *,
+        joins: bool,
     ) -> None:
-        work = WorkList(
-            [
-                BlobFacts(file.key, file.size, draft.chunks, file.component, file.path)
-                for file, draft in opened
-            ]
-        )
+        work = work_of(opened)
         told = Retractable(self._listener)
         self._wrong.clear()
-        self._reused = {file.key: _claimed_bytes(draft) for file, draft in opened}
+        self._reused = claimed_bytes(opened)
         session = Session(
             work,
             [draft for _, draft in opened],
@@ -200,7 +214,10 @@ class Drafting:
             self._limits,
             max_down_bps=self._max_down_bps,
             listener=told,
+            swarm=self._swarm,
+            joins=joins,
         )
+        self._asked = session.desk.sources
         at_once = turns()
         for number, (file, draft) in enumerate(opened):
             follower = publishing(draft, at_once, file.path, _hastener(session, number), git=bool(file.git))
@@ -213,13 +230,11 @@ class Drafting:
             self._listener(Notice(f"{gone.message}; starting that file over"))
             return
         except NotAsStated as wrong:
-            _discard(opened, {wrong.file.key})
+            discard(opened, {wrong.file.key})
             self._trials.doubt(wrong, had_local=False)
             raise
         self._book(outcome)
-        left: Counter[Digest] = Counter()
-        for item in outcome.missing:
-            left[work.blobs[work.blob_of(item)].digest] += work.size(item)
+        left = left_of(outcome, work)
         self._counted.update(
             file.key for file, _ in opened if file.key not in left.keys() | self._wrong.keys()
         )
@@ -227,23 +242,23 @@ class Drafting:
         if outcome.why and not self._pass_over(outcome, opened, left):
             raise incomplete(outcome, work)
 
-    def _judge(self, opened: Sequence[tuple[StatedFile, Draft]]) -> None:
+    def _judge(self, opened: Opened) -> None:
         """Throws away what came wrong, and sees who is asked next.
 
         Raises:
             IntegrityError: nobody is left.
         """
-        _discard(opened, self._wrong)
+        discard(opened, self._wrong)
+        drafts = {file.key: draft for file, draft in opened}
         for wrong in self._wrong.values():
+            file = wrong.file
             self._doubts += 1
-            self.report.wasted_bytes += wrong.file.size
-            had_local = self._had_local(wrong.file)
-            self._listener.take_back(wrong.file, wrong.file.size, self._reused[wrong.file.key])
-            self._trials.doubt(wrong, had_local=had_local)
+            self.report.wasted_bytes += file.size
+            self._listener.take_back(file, file.size, self._reused[file.key])
+            if not self._givers.doubt(wrong, drafts[file.key], self._asked):
+                self._trials.doubt(wrong, had_local=self._had_local(file))
 
-    def _pass_over(
-        self, outcome: Outcome, opened: Sequence[tuple[StatedFile, Draft]], left: Mapping[Digest, int]
-    ) -> bool:
+    def _pass_over(self, outcome: Outcome, opened: Opened, left: Mapping[Digest, int]) -> bool:
         """Files did not arrive: no end yet where each was asked of one source alone, and others are left.
 
         Raises:
@@ -253,7 +268,7 @@ class Drafting:
         files = [file for file, _ in opened if file.key in left]
         if not self._trials.pass_over(files, network):
             return False
-        _discard(opened, left)
+        discard(opened, left)
         for file in files:
             self._doubts += 1
             self._listener.take_back(file, file.size - left[file.key], self._reused[file.key])
@@ -264,7 +279,7 @@ class Drafting:
         from_prefix = file.key not in self._trials and any(key == file.key for key, _ in self._prefixes)
         return from_prefix or self._reused.get(file.key, 0) > 0
 
-    def _offers(self, work: WorkList, opened: Sequence[tuple[StatedFile, Draft]]) -> list[Offer]:
+    def _offers(self, work: WorkList, opened: Opened) -> list[Offer]:
         offers = local_offers(work, [draft for _, draft in opened], (), ())
         offers += prefix_offers(work, [each for each in self._prefixes if each[0] not in self._trials])
         for number, source in enumerate(self._sources):
@@ -276,16 +291,6 @@ class Drafting:
         self.report.reused_bytes += outcome.reused_bytes
         self.report.wasted_bytes += outcome.wasted_bytes
         self.report.sources = tuple(each for each in outcome.sources if each.tier)
-
-
-def _discard(opened: Sequence[tuple[StatedFile, Draft]], keys: Container[Digest]) -> None:
-    for file, draft in opened:
-        if file.key in keys:
-            draft.discard()
-
-
-def _claimed_bytes(draft: Draft) -> int:
-    return sum(draft.chunks.sizes[index] for index in draft.claimed())
 
 
 def _hastener(session: Session, blob: int) -> Callable[[int, int], None]:

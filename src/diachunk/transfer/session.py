@@ -79,11 +79,13 @@ class Session:
         listener: Listener = silent,
         local_how: How = How.REUSED,
         swarm: Swarm | None = None,
+        joins: bool = True,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
         """Args:
         swarm: the other machines; every sink is then a `Partial`.
+        joins: whether it takes from them, or they are only shown what is here.
         """
         sources = [offer.source for offer in offers]
         self.desk = Desk(
@@ -99,8 +101,9 @@ class Session:
         )
         self._listener = listener
         self._swarm = swarm
+        self._joins = joins
         self._company: Company | None = None
-        self.desk.schedule.expects_more = swarm is not None
+        self.desk.schedule.expects_more = swarm is not None and joins
         self._lanes: list[Lane] = []
         self._beat_at = 0.0
         for offer in offers:
@@ -156,7 +159,7 @@ class Session:
         """Once lanes are at work: whoever is asked for company has a lot to import first."""
         if self._swarm and self._lanes:
             files = [sink for sink in self.desk.sinks if isinstance(sink, Partial)]
-            self._company = Company(self.desk, files)
+            self._company = Company(self.desk, files, joins=self._joins)
             self._swarm.began(self._company)
 
     def _part(self) -> None:

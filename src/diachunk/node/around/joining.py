@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 
 from diachunk.digest import Digest
-from diachunk.manifest import Manifest
+from diachunk.manifest.statement import Shared, Statement
 from diachunk.node.around.attendance import Attendance
 from diachunk.node.around.neighbours import Around, Neighbour
 from diachunk.node.around.numbering import Mapped, Numbering
@@ -34,9 +34,10 @@ than the bytes do, and news that is a second old costs a swarm 1% (diachunk.simu
 class Joined:
     """`transfer.company.Swarm`. `began` and `ended` may be called from any thread, all else on the loop."""
 
-    def __init__(self, manifest: Manifest, around: Around, listener: Listener = silent) -> None:
-        self.manifest_id = manifest.id
-        self._manifest = manifest
+    def __init__(self, shared: Shared, around: Around, listener: Listener = silent) -> None:
+        self.manifest_id = shared.id
+        self._shared = shared
+        self._stated = isinstance(shared, Statement)
         self._around = around
         self._listener = listener
         self._loop = asyncio.get_running_loop()
@@ -57,8 +58,9 @@ class Joined:
     def began(self, company: Company) -> None:
         if self._around.shelf is not None:
             with contextlib.suppress(OSError):  # closed again by now: nothing to lend
-                self._around.shelf.lend(company, self.manifest_id)
-        self._post(lambda: self._begin(company))
+                self._around.shelf.lend(company, self._shared)
+        if company.joins:
+            self._post(lambda: self._begin(company))
 
     def ended(self, company: Company) -> None:
         if self._around.shelf is not None:
@@ -70,10 +72,10 @@ class Joined:
             self._loop.call_soon_threadsafe(what)
 
     async def _prepare(self) -> None:
-        if self._manifest.chunk_count < _THREAD_FROM_CHUNKS:
-            self._numbering = Numbering(self._manifest)
+        if self._shared.chunk_count < _THREAD_FROM_CHUNKS:
+            self._numbering = Numbering(self._shared)
         else:
-            self._numbering = await asyncio.to_thread(Numbering, self._manifest)
+            self._numbering = await asyncio.to_thread(Numbering, self._shared)
         waiting, self._waiting = self._waiting, {}
         for company in waiting:
             self._begin(company)
@@ -119,6 +121,7 @@ class Joined:
             authorize=self._around.talker.authorize(one.address),
             by_chunks=one.by_chunks,
             given=one.neighbour.given,
+            stated=self._stated,
         )
 
     # --- what subscriptions tell ---------------------------------------------------------------------------
@@ -211,7 +214,14 @@ class Joined:
                 one = None
             if one is None and not neighbour.lie:
                 one = Subscription(
-                    neighbour, self.manifest_id, bits, around.talker, around.limits, self, self._interval_s
+                    neighbour,
+                    self.manifest_id,
+                    bits,
+                    around.talker,
+                    around.limits,
+                    self,
+                    self._interval_s,
+                    stated=self._stated,
                 )
                 self._subscriptions[address] = one
                 one.start()
@@ -286,13 +296,16 @@ class Joined:
     def _members(self) -> list[Member]:
         """Nodes that answered us and fetch the same; each once, whatever addresses it has."""
         found: list[Member] = []
+        # What a statement is of is fetched whole, and everybody calls its parts something else.
+        all_parts = frozenset(part for each in self._attending.values() for part in each.components)
         for address in self._faces().values():
             neighbour = self._around.neighbours[address]
             wants = self._wants_of(address)
             one = self._subscriptions.get(address)
             gone = not neighbour.reached or (one is not None and (one.ended or one.failures > 1))
             if wants is not None and wants.components and not gone:
-                found.append(Member(str(address), frozenset(wants.components), wants.feeds))
+                parts = all_parts if self._stated and all_parts else frozenset(wants.components)
+                found.append(Member(str(address), parts, wants.feeds))
         return found
 
     def incomplete(self) -> list[str]:

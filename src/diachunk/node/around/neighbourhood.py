@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from diachunk.digest import Digest
 from diachunk.limits import Limits
-from diachunk.manifest import Manifest
+from diachunk.manifest.statement import Shared
 from diachunk.node.around.calling import Calling
 from diachunk.node.around.dialling import informant_of, may_be_dialled
 from diachunk.node.around.greeting import Greeting
@@ -144,11 +144,11 @@ class Neighbourhood:
 
     # --- what others ask of it -----------------------------------------------------------------------------
 
-    def join(self, manifest: Manifest, listener: Listener = silent) -> Joined:
-        """The swarm of one manifest; the same one for the same manifest."""
-        joined = self._joined.get(manifest.id)
+    def join(self, shared: Shared, listener: Listener = silent) -> Joined:
+        """The swarm of one manifest, or statement; the same one for the same."""
+        joined = self._joined.get(shared.id)
         if joined is None:
-            joined = self._joined[manifest.id] = Joined(manifest, self, listener)
+            joined = self._joined[shared.id] = Joined(shared, self, listener)
             self._begun.set()
             self._greeting.soon()
         return joined
@@ -172,6 +172,10 @@ class Neighbourhood:
                 Called on a thread.
         """
         return await self._questions.manifest(manifest_id, accept, wait_s)
+
+    async def ask_stated(self, found_by: Digest) -> list[tuple[Address, How, list[Digest]]]:
+        """The ids of the manifests of stated files that each node has which can be reached now (P18)."""
+        return await self._questions.stated(found_by)
 
     def nodes(self) -> list[NodeView]:
         """Who is there, and who was named but is not."""

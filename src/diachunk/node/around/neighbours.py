@@ -8,6 +8,7 @@ from typing import Protocol
 
 from diachunk.digest import Digest
 from diachunk.limits import Limits
+from diachunk.manifest.statement import Shared
 from diachunk.node.around.answers import NodeFacts
 from diachunk.node.around.roster import How, Roster
 from diachunk.node.around.talking import Talker
@@ -35,7 +36,7 @@ class Wanting(Protocol):
 class Lending(Protocol):
     """Where a session's partials are offered to others (`node.stock.shelf.Shelf`)."""
 
-    def lend(self, company: Company, manifest_id: Digest) -> None: ...
+    def lend(self, company: Company, shared: Shared) -> None: ...
     def unlend(self, company: Company) -> None: ...
 
 

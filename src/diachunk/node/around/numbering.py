@@ -8,7 +8,7 @@ from itertools import islice
 
 from diachunk.bitmap import Bitmap
 from diachunk.digest import Digest
-from diachunk.manifest import Manifest
+from diachunk.manifest.statement import Shared
 from diachunk.schedule.work import WorkList
 
 NOT_WANTED = -1
@@ -17,7 +17,7 @@ NOT_WANTED = -1
 class Numbering:
     """Number of each distinct digest of a manifest, in order of first appearance."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Shared) -> None:
         self._number: dict[Digest, int] = {}
         for _, file in manifest.walk():
             for _, digest in file.chunks:

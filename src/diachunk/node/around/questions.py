@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
 from urllib.parse import quote
 
-from diachunk.digest import Digest
+from diachunk.digest import Digest, parse_digest
 from diachunk.errors import ManifestError
 from diachunk.limits import Limits
-from diachunk.node.around.answers import SMALL_BYTES_MAX, Malformed, NodeFacts, parse_node, parse_refs
+from diachunk.node.around.answers import (
+    SMALL_BYTES_MAX,
+    Malformed,
+    NodeFacts,
+    parse_node,
+    parse_object,
+    parse_refs,
+)
 from diachunk.node.around.neighbours import Neighbour
 from diachunk.node.around.roster import How
 from diachunk.node.around.talking import Talker, Unreached
 from diachunk.node.model import Address
 
+T = TypeVar("T")
 _ASKED_MAX = 256
+_IDS_MAX = 16
 _AT_ONCE = 32
 
 
@@ -58,22 +67,31 @@ class Questions:
         self, name: str, revision: str | None, wait_s: float
     ) -> list[tuple[Address, How, list[tuple[str, Digest]]]]:
         await self._around.settle(wait_s)
+        return await self._of_all(lambda neighbour: self._refs_of(neighbour, name, revision))
+
+    async def stated(self, found_by: Digest) -> list[tuple[Address, How, list[Digest]]]:
+        """Manifests that claim to be of stated files, of all that can be reached (P18)."""
+        return await self._of_all(lambda neighbour: self._stated_of(neighbour, found_by))
+
+    async def _of_all(
+        self, question: Callable[[Neighbour], Awaitable[list[T]]]
+    ) -> list[tuple[Address, How, list[T]]]:
         turns = asyncio.Semaphore(_AT_ONCE)
         asked = self._reached()
 
-        async def ask(neighbour: Neighbour) -> list[tuple[str, Digest]]:
+        async def ask(neighbour: Neighbour) -> list[T]:
             async with turns:
                 try:
                     async with asyncio.timeout(self._around.limits.connect_timeout_s):
-                        return await self._refs_of(neighbour, name, revision)
+                        return await question(neighbour)
                 except TimeoutError:
                     return []  # One that hangs must not keep the others' answers waiting.
 
         found = await asyncio.gather(*(ask(each) for each in asked))
         return [
-            (each.address, self._around.how(each.address), refs)
-            for each, refs in zip(asked, found, strict=True)
-            if refs
+            (each.address, self._around.how(each.address), answers)
+            for each, answers in zip(asked, found, strict=True)
+            if answers
         ]
 
     async def _refs_of(
@@ -82,9 +100,15 @@ class Questions:
         target = f"/v1/refs/{quote(name, safe='/')}"
         if revision is not None:
             target += f"?revision={quote(revision, safe='')}"
+        return await self._list_of(neighbour, target, lambda text: parse_refs(text, name))
+
+    async def _stated_of(self, neighbour: Neighbour, found_by: Digest) -> list[Digest]:
+        return await self._list_of(neighbour, f"/v1/statements/{found_by.hex()}", parse_ids)
+
+    async def _list_of(self, neighbour: Neighbour, target: str, parse: Callable[[bytes], list[T]]) -> list[T]:
         try:
             reply = await self._around.talker.ask(neighbour.address, target, limit_bytes=SMALL_BYTES_MAX)
-            return parse_refs(reply.body, name) if reply.status == 200 else []
+            return parse(reply.body) if reply.status == 200 else []
         except Unreached:
             return []
         except Malformed as error:
@@ -127,6 +151,21 @@ class Questions:
         """Those the user named first."""
         reached = [each for each in self._around.neighbours.values() if each.reached]
         return sorted(reached, key=lambda each: self._around.how(each.address))[:_ASKED_MAX]
+
+
+def parse_ids(data: bytes) -> list[Digest]:
+    """P18: ids of manifests.
+
+    Raises:
+        Malformed: it is no such answer.
+    """
+    ids = parse_object(data).get("manifests")
+    if type(ids) is not list:
+        raise Malformed("a list of manifests that is none")
+    try:
+        return [parse_digest(each) for each in ids[:_IDS_MAX]]
+    except ValueError as error:
+        raise Malformed("a manifest's id that is none") from error
 
 
 def _holds(neighbour: Neighbour, manifest_id: Digest) -> bool:

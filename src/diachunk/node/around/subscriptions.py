@@ -45,7 +45,7 @@ class Subscription:
     Attributes:
         has: the packed bitmap of what it said it has; None until it said something, and while it is silent.
         wants, feeds, taking: as P5 has them.
-        by_chunks: it does not know the manifest: what it has it was asked for one by one.
+        by_chunks: it does not know the manifest: what it has it was asked for one by one; of a statement, nothing.
         ended: it was caught lying too often, and is not asked any more.
     """
 
@@ -58,7 +58,10 @@ class Subscription:
         limits: Limits,
         hears: Hears,
         interval_s: Callable[[], float],
+        *,
+        stated: bool = False,
     ) -> None:
+        """`stated`: it is no manifest but a statement, of whose pieces nobody else can have any."""
         self.neighbour = neighbour
         self.address = neighbour.address
         self.has: bytearray | None = None
@@ -74,6 +77,7 @@ class Subscription:
         self._talker = talker
         self._limits = limits
         self._hears = hears
+        self._stated = stated
         self._interval_s = interval_s
         self._epoch = ""
         self._version = 0
@@ -162,6 +166,8 @@ class Subscription:
     async def _ask_for_digests(self) -> float:
         """It does not know the manifest, but may have chunks of it: of other revisions, say."""
         self.wants, self.feeds, self.taking = None, False, {}
+        if self._stated:
+            return self._knows(Bitmap(self._bits))
         wanted = self._hears.wanted()
         if not wanted:
             self._silence()
@@ -176,6 +182,9 @@ class Subscription:
             _check(reply)
             for index in Bitmap.from_bytes(parse_bits(reply.body, len(part)), len(part)):
                 has.add(part[index][0])
+        return self._knows(has)
+
+    def _knows(self, has: Bitmap) -> float:
         self.failures = 0
         self._alive()
         self.by_chunks, self.has = True, bytearray(has.to_bytes())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from aiohttp import web
 
@@ -28,6 +28,13 @@ async def blob(request: web.Request) -> web.StreamResponse:
     size = state.shelf.blob_size(digest)
     if size is None:
         return failure(404, "no such file here")
+    return await give_range(request, size, lambda start, end: state.shelf.blob(digest, start, end))
+
+
+async def give_range(
+    request: web.Request, size: int, find: Callable[[int, int], list[Piece] | None]
+) -> web.StreamResponse:
+    """What a request asks of a file of that size. `find`: where bytes of it lie; None if not all are here."""
     try:
         asked = parse_range(request.headers.get("Range"), size)
     except Unsatisfiable:
@@ -35,14 +42,14 @@ async def blob(request: web.Request) -> web.StreamResponse:
         refusal.headers["Content-Range"] = f"bytes */{size}"
         return refusal
     start, end = asked or (0, size)
-    pieces = state.shelf.blob(digest, start, end)
+    pieces = find(start, end)
     if pieces is None:
         return failure(404, "not all of that is here")
     headers = {"Content-Type": _BYTES, "Accept-Ranges": "bytes"}
     if asked:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     return await _give(
-        request, state, pieces, web.StreamResponse(status=206 if asked else 200, headers=headers)
+        request, request.app[STATE], pieces, web.StreamResponse(status=206 if asked else 200, headers=headers)
     )
 
 

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from diachunk.node.guard import asker
 from diachunk.node.ports import listen
-from diachunk.node.serving import answers_about, answers_bytes, answers_have
+from diachunk.node.serving import answers_about, answers_bytes, answers_have, answers_stated
 from diachunk.node.serving.door import HEADER_BYTES_MAX, Door, Hall
 from diachunk.node.serving.replies import BODY_BYTES_MAX, Refused, failure
 from diachunk.node.serving.state import STATE, State
@@ -31,6 +31,8 @@ ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
     ("GET", "/v1/manifests/{id}/have", "have", answers_have.have),
     ("GET", "/v1/refs/{name:[^/]+(?:/[^/]+)?}", "refs", answers_about.refs),
     ("POST", "/v1/have", "have_digests", answers_have.have_digests),
+    ("GET", "/v1/statements/{id}", "statement", answers_stated.manifests),
+    ("GET", "/v1/stated/{key}", "stated", answers_stated.pieces),
     ("GET", "/v1/blobs/{digest}", "blob", answers_bytes.blob),
     ("GET", "/v1/chunks/{digest}", "chunk", answers_bytes.chunk),
     ("POST", "/v1/peers", "peers", answers_about.peers),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from diachunk.bitmap import Bitmap
 from diachunk.digest import Digest
 from diachunk.manifest import Manifest
 from diachunk.manifest.model import ChunkList
+from diachunk.manifest.statement import Shared, found_by_of
 
 Key = tuple[Digest, Digest]
 """A blob and one chunk list of it (ChunkList.id)."""
@@ -34,7 +35,7 @@ class FileHere:
     key: Key
     size: int
     chunks: ChunkList
-    paths: tuple[Path, ...] = ()
+    paths: Sequence[Path] = ()
     identity: Identity = ()
     present: Bitmap = field(default_factory=lambda: Bitmap(0))
     whole: bool = False
@@ -59,14 +60,19 @@ class FileHere:
 
 
 class Entry:
-    """One checkpoint, by distinct digest (P5): bit i of `have` is the i-th in order of first appearance."""
+    """One checkpoint, by distinct digest (P5): bit i of `have` is the i-th in order of first appearance.
 
-    def __init__(self, manifest: Manifest, used_at: float, text_path: Path) -> None:
+    Attributes:
+        found_by: what it can be found by, if it claims to be of stated files (P18).
+    """
+
+    def __init__(self, manifest: Shared, used_at: float, text_path: Path) -> None:
         self.manifest = manifest
         self.id = manifest.id
         self.name = manifest.name
         self.revision = manifest.revision
         self.total_bytes = manifest.total_bytes
+        self.found_by = found_by_of(manifest) if isinstance(manifest, Manifest) else None
         self.used_at = used_at
         self.text_path = text_path
         self.item_of = array("I")

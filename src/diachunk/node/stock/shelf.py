@@ -16,11 +16,13 @@ from typing import TypeVar
 from diachunk.bitmap import Bitmap
 from diachunk.digest import Digest
 from diachunk.limits import DEFAULT, Limits
+from diachunk.manifest.statement import Shared, Statement
 from diachunk.node.stock.bell import Bell
 from diachunk.node.stock.disk import Disk, identity_of
 from diachunk.node.stock.feed import Feed, Have
 from diachunk.node.stock.growing import Growing
 from diachunk.node.stock.holdings import Entry, FileHere, Identity, Key, Table
+from diachunk.node.stock.stated import StatedShelf
 from diachunk.node.stock.stock import Lent, Piece, Stock, piece_of
 from diachunk.store.catalog import Ref
 from diachunk.store.store import Store
@@ -40,6 +42,7 @@ class Shelf:
     Attributes:
         changed: rung when checkpoints come or go.
         verified_bytes: hashed here because somebody else wrote it.
+        stated: what is here of files of which only the whole is stated.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Shelf:
         self._disk = Disk(store, lower_stores, secret=secret)
         self._growing = Growing(self._tell)
         self._stock = Stock(limits)
+        self.stated = StatedShelf(limits, self._disk.hides, self._call)
         self._refs: list[Ref] = []
         self._lent: dict[Company, tuple[Lent, ...]] = {}
         self._inbox: deque[tuple[Key, Identity, int]] = deque()
@@ -89,6 +93,7 @@ class Shelf:
             self._task.cancel()
             await asyncio.wait({self._task})
         self._stock.close()
+        await self.stated.close()
         for pool in (self._threads, self._hashing):
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -107,13 +112,19 @@ class Shelf:
         """What a name stands for here."""
         return [ref for ref in self._refs if ref.name == name and revision in (None, ref.revision)]
 
+    def found_by(self, statement: Digest) -> list[Entry]:
+        """Checkpoints that claim to be of stated files (P18), those used last first."""
+        return [each for each in self.manifests() if each.found_by == statement]
+
     def feed(self, manifest_id: Digest) -> Feed | None:
-        return self._stock.feeds.get(manifest_id)
+        """Of a checkpoint, or of what is drawn here."""
+        return self._stock.feeds.get(manifest_id) or self.stated.feed(manifest_id)
 
     def wake_listeners(self) -> None:
         """Ends every long poll: the node is closing."""
         for feed in self._stock.feeds.values():
             feed.told.ring()
+        self.stated.wake_listeners()
 
     def have(self, manifest_id: Digest, epoch: str = "", version: int = 0) -> Have | None:
         """What is here of a checkpoint; None if it is not known here."""
@@ -147,13 +158,17 @@ class Shelf:
 
     def suspect(self, piece: Piece) -> None:
         """The file was another when it was opened: looks at it now."""
-        self._suspects.add(piece.file.key)
-        self._look_now.ring()
+        if not self.stated.suspect(piece.file):
+            self._suspects.add(piece.file.key)
+            self._look_now.ring()
 
     # --- partials that this process fills ------------------------------------------------------------------
 
-    def lend(self, company: Company, manifest_id: Digest) -> None:
+    def lend(self, company: Company, shared: Shared) -> None:
         """A session's partials are offered as they grow, until `unlend`. From any thread."""
+        if isinstance(shared, Statement):
+            self.stated.lend(company, shared)
+            return
         lent = []
         for facts, file in zip(company.work.blobs, company.files, strict=True):
             key = (facts.digest, facts.chunks.id)
@@ -182,6 +197,7 @@ class Shelf:
         self._stock.take_lent(lent)
 
     def _end(self, company: Company) -> None:
+        self.stated.end(company)
         for each in self._lent.pop(company, ()):
             self._suspects.add(each.key)
             file = self._stock.table.files.get(each.key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ class Piece:
     """Verified bytes [offset, offset + size) of a file, if that is still the same one when it is opened."""
 
     file: FileHere
-    paths: tuple[Path, ...]
+    paths: Sequence[Path]
     identity: Identity
     offset: int
     size: int
@@ -30,7 +30,7 @@ class Lent:
     """A live partial, as it was when it was lent."""
 
     key: Key
-    paths: tuple[Path, ...]
+    paths: Sequence[Path]
     identity: Identity
     present: Bitmap
 
