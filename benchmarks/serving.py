@@ -127,8 +127,13 @@ def _published(folder: Path, size_mib: int) -> tuple[str, int]:
 
 @contextlib.contextmanager
 def _node(home: Path) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """In a session of its own, as a service is, and as nginx is here: Linux shares the processor between sessions
+    (sched(7), autogroup), so that a server in the client's would get half of what the other server gets.
+    """
     command = [sys.executable, "-m", "benchmarks.serving_node", str(home)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         if process.stdin is None or process.stdout is None:
             raise SystemExit("no pipes")
         try:

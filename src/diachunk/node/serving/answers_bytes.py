@@ -11,7 +11,7 @@ from diachunk.manifest.model import ChunkList
 from diachunk.node.guard import asker
 from diachunk.node.serving.ranges import Unsatisfiable, parse_range
 from diachunk.node.serving.replies import digest_in, failure, full
-from diachunk.node.serving.sending import Changed, Cut, Sender, corked, opened
+from diachunk.node.serving.sending import Changed, Cut, Sender, opened
 from diachunk.node.serving.state import STATE, State
 from diachunk.node.serving.uploads import PIECE_BYTES, Full
 from diachunk.node.stock.disk import identity_of
@@ -71,10 +71,9 @@ async def _give(
         return response
     try:
         with await state.uploads.begin(asker(request)) as upload, opened(pieces[0]) as first:
-            with corked(request.transport):
-                await response.prepare(request)
-                sender = Sender(request, response, state.limits.stall_s)
-                await sender.send(pieces, first, upload, state.uploads)
+            sender = Sender(request, response, state.limits.stall_s)
+            await sender.head()
+            await sender.send(pieces, first, upload, state.uploads)
             await response.write_eof()
     except Full as error:
         return full(error.retry_after_s)
@@ -101,12 +100,14 @@ async def manifest(request: web.Request) -> web.StreamResponse:
         return failure(404, "no such manifest here")
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     response.content_length = status.st_size
+    if request.method == "HEAD":
+        return response
     whole = Piece(_NO_FILE, (path,), identity_of(status), 0, status.st_size)
     try:
         with opened(whole) as file:
-            await response.prepare(request)
             sender = Sender(request, response, state.limits.stall_s)
-            for offset in range(0, 0 if request.method == "HEAD" else status.st_size, PIECE_BYTES):
+            await sender.head()
+            for offset in range(0, status.st_size, PIECE_BYTES):
                 await sender.send_part(file, offset, min(PIECE_BYTES, status.st_size - offset), None)
             await response.write_eof()
     except Changed:

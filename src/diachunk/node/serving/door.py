@@ -17,15 +17,22 @@ from diachunk.node.serving.replies import ARRIVES_S, BODY_BYTES_MAX
 HEADER_BYTES_MAX = 16 * KiB
 _AHEAD_BYTES_MAX = 64 * KiB
 """What may come while a request is answered, besides its body: a little of those that follow."""
+_ARRIVING_BYTES = 64 * KiB
 _END = b"\r\n\r\n"
 
 
 class Hall:
-    """All connections of one node."""
+    """All connections of one node.
+
+    Attributes:
+        buffer: where bytes arrive, of whichever connection: they are copied out before the loop goes on. asyncio's own
+            way takes 256 KiB from the allocator for each request of 200 bytes.
+    """
 
     def __init__(self, guard: Guard, limits: Limits, metrics: Metrics) -> None:
         self.guard = guard
         self.metrics = metrics
+        self.buffer = memoryview(bytearray(_ARRIVING_BYTES))
         self.connections_max = limits.node_connections_max
         self.per_address_max = max(8, limits.node_connections_max // 8)
         self.by_address: Counter[str] = Counter()
@@ -52,7 +59,7 @@ class Hall:
             door.ends()
 
 
-class Door(asyncio.Protocol):
+class Door(asyncio.BufferedProtocol):
     """One connection: passes everything on to aiohttp's own protocol, if it is let in at all."""
 
     def __init__(self, hall: Hall, make: Callable[[], asyncio.Protocol]) -> None:
@@ -122,7 +129,11 @@ class Door(asyncio.Protocol):
     def ends(self) -> None:
         self._in_hand, self._received, self._tail = False, 0, b""
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._hall.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(self._hall.buffer[:nbytes])
         if self._inner is None or self._too_much(data):
             return
         if not self._in_hand:

@@ -58,23 +58,8 @@ def opened(piece: Piece) -> Iterator[BinaryIO]:
     raise Changed(piece.paths)
 
 
-@contextmanager
-def corked(transport: asyncio.BaseTransport | None) -> Iterator[None]:
-    """Headers leave together with the first bytes of the body: a reader that is woken for each takes the core away
-    from whoever sends (tcp(7), TCP_CORK; Linux alone).
-    """
-    sock = (
-        transport.get_extra_info("socket") if transport is not None and hasattr(socket, "TCP_CORK") else None
-    )
-    _cork(sock, 1)
-    try:
-        yield
-    finally:
-        _cork(sock, 0)
-
-
 def _cork(sock: socket.socket | None, how: int) -> None:
-    if sock is not None:
+    if sock is not None and hasattr(socket, "TCP_CORK"):
         with suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, how)
 
@@ -83,11 +68,22 @@ class Sender:
     """Sends the body of one response, piece by piece."""
 
     def __init__(self, request: web.Request, response: web.StreamResponse, stall_s: float) -> None:
+        self._request = request
         self._transport = request.transport
         self._response = response
         self._stall_s = stall_s
         self._loop = asyncio.get_running_loop()
         self._sendfile = hasattr(os, "sendfile")
+        self._socket = _plain_socket(self._transport)
+        self._corked = False
+
+    async def head(self) -> None:
+        """Headers, which leave together with the first bytes of the body: a reader that is woken for each takes the
+        core away from whoever sends (tcp(7), TCP_CORK; Linux alone).
+        """
+        self._corked = True
+        _cork(self._socket, 1)
+        await self._response.prepare(self._request)
 
     async def send(self, pieces: Sequence[Piece], first: BinaryIO, upload: Upload, uploads: Uploads) -> None:
         """Sends them all; `first` is the open file of the first.
@@ -113,13 +109,50 @@ class Sender:
 
     async def send_part(self, file: BinaryIO, offset: int, size: int, upload: Upload | None) -> None:
         """Some MiB, for which there is a slot."""
-        for start in range(offset, offset + size, PIECE_BYTES):
-            part = min(PIECE_BYTES, offset + size - start)
-            if not _in_memory(file.fileno(), start, part):
-                await self._loop.run_in_executor(None, _read_ahead, file.fileno(), start, part)
+        if not _on_memory(file.fileno()):
+            for start in range(offset, offset + size, PIECE_BYTES):
+                part = min(PIECE_BYTES, offset + size - start)
+                if not _in_memory(file.fileno(), start, part):
+                    await self._loop.run_in_executor(None, _read_ahead, file.fileno(), start, part)
         transport = self._transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError(errno.ECONNRESET, "the reader is gone")
+        at_once = self._push(transport, file, offset, size)
+        if self._corked:
+            self._corked = False
+            _cork(self._socket, 0)
+        if at_once < size:
+            await self._send_rest(transport, file, offset + at_once, size - at_once, upload)
+        if upload is not None:
+            upload.sent(size)
+        if at_once == size:
+            await asyncio.sleep(0)  # a reader that keeps up must not keep the loop from all others
+
+    def _push(self, transport: asyncio.WriteTransport, file: BinaryIO, offset: int, size: int) -> int:
+        """Gives the socket what it takes without waiting, often all; the loop's own way costs a task, a timer and six
+        system calls. Returns how much.
+        """
+        if self._socket is None or not self._sendfile or transport.get_write_buffer_size():
+            return 0
+        sent = 0
+        while sent < size:
+            try:
+                more = os.sendfile(self._socket.fileno(), file.fileno(), offset + sent, size - sent)
+            except OSError:
+                break  # it is full; or whoever sends the rest meets the same error, and knows it
+            if not more:
+                break
+            sent += more
+        return sent
+
+    async def _send_rest(
+        self,
+        transport: asyncio.WriteTransport,
+        file: BinaryIO,
+        offset: int,
+        size: int,
+        upload: Upload | None,
+    ) -> None:
         if not self._sendfile:
             await self._copy(file, offset, size, upload)
             return
@@ -132,8 +165,6 @@ class Sender:
             return
         if sent != size:
             raise Cut("the file became shorter")
-        if upload is not None:
-            upload.sent(size)
 
     async def _copy(self, file: BinaryIO, offset: int, size: int, upload: Upload | None) -> None:
         data = await self._loop.run_in_executor(None, os.pread, file.fileno(), size, offset)
@@ -141,8 +172,6 @@ class Sender:
             raise Cut("the file became shorter")
         task = asyncio.ensure_future(self._write(data))
         await self._watched(task, self._transport, upload)
-        if upload is not None:
-            upload.sent(size)
 
     async def _write(self, data: bytes) -> int:
         await self._response.write(data)
@@ -186,6 +215,14 @@ class Sender:
             done, _ = await asyncio.wait({task}, timeout=_LOOK_S)
             if done:
                 return
+
+
+def _plain_socket(transport: asyncio.BaseTransport | None) -> socket.socket | None:
+    """What bytes can be given to as they are; None: TLS lies between."""
+    if transport is None or transport.get_extra_info("sslcontext") is not None:
+        return None
+    found: socket.socket | None = transport.get_extra_info("socket")
+    return found
 
 
 def _acked(transport: asyncio.BaseTransport | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -40,7 +41,7 @@ class Uploads:
         limits: Limits,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        clock = clock or _loop_time
+        clock = clock or time.monotonic
         self.turns = Turns(slots, clock)
         self.refused = 0
         self.sent_bytes = 0
@@ -66,7 +67,10 @@ class Uploads:
         turn = self.turns.ask(address)
         if turn is None:
             raise self._full()
+        self._grant()
         upload = Upload(self, turn)
+        if turn.stage is Stage.ACTIVE:
+            return upload
         try:
             async with asyncio.timeout(self._limits.stall_s * _PATIENCE):
                 await self._wait(turn)
@@ -83,13 +87,11 @@ class Uploads:
         return Full(1 + self.turns.waiting // 64)
 
     async def _wait(self, turn: Turn) -> None:
-        self._grant()
-        if turn.stage is not Stage.ACTIVE:
-            future = self._granted[turn] = asyncio.get_running_loop().create_future()
-            try:
-                await future
-            finally:
-                self._granted.pop(turn, None)
+        future = self._granted[turn] = asyncio.get_running_loop().create_future()
+        try:
+            await future
+        finally:
+            self._granted.pop(turn, None)
 
     def _grant(self) -> None:
         for turn in self.turns.grant():
@@ -101,11 +103,9 @@ class Uploads:
         self.turns.end(turn)
         self._grant()
 
-    async def _pay(self, size_bytes: int) -> None:
-        if self.max_up_bps is None:
-            return
+    async def _pay(self, size_bytes: int, rate_bps: int) -> None:
         if self._bucket is None:
-            self._bucket = Bucket(self.max_up_bps, self._clock)
+            self._bucket = Bucket(rate_bps, self._clock)
         await asyncio.sleep(self._bucket.take(size_bytes))
 
 
@@ -125,8 +125,11 @@ class Upload:
         uploads, turn = self._uploads, self._turn
         if turn.stage is not Stage.ACTIVE or uploads.turns.is_up(turn):
             uploads.turns.rejoin(turn)
-            await uploads._wait(turn)
-        await uploads._pay(size_bytes)
+            uploads._grant()
+            if turn.stage is not Stage.ACTIVE:
+                await uploads._wait(turn)
+        if uploads.max_up_bps is not None:
+            await uploads._pay(size_bytes, uploads.max_up_bps)
 
     def sent(self, size_bytes: int) -> None:
         self._uploads.sent_bytes += size_bytes
@@ -144,7 +147,3 @@ class Upload:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._uploads._end(self._turn)
-
-
-def _loop_time() -> float:
-    return asyncio.get_running_loop().time()
