@@ -21,6 +21,9 @@ _ASK_AGAIN_S = 60.0
 _LIES_MAX = 3
 _BACKOFF_MAX_S = 8.0
 _BUSY_MAX_S = 30.0
+_FOLLOWS_MAX_S = 20.0
+_FOLLOWS_TIMES = 20
+"""Listens for so many intervals to one answer: the interval follows the number of machines, which may change."""
 
 
 class Hears(Protocol):
@@ -130,10 +133,17 @@ class Subscription:
 
     async def _once(self) -> float:
         """One question. Returns how long from its beginning the next one may come."""
-        wait_s = min(self._limits.have_wait_s, 20.0) if self._epoch else 0.0
-        since = f"?since={self._epoch}:{self._version}&wait={wait_s:g}" if self._epoch else ""
+        every_s = self._interval_s()
+        wait_s = min(self._limits.have_wait_s, _FOLLOWS_MAX_S, _FOLLOWS_TIMES * every_s)
+        query = f"?follow={wait_s:g}&every={every_s:g}"
+        if self._epoch:
+            query += f"&since={self._epoch}:{self._version}&wait={wait_s:g}"
         reply = await self._talker.ask(
-            self.address, self._target + since, limit_bytes=have_bytes_max(self._bits), wait_s=wait_s
+            self.address,
+            self._target + query,
+            limit_bytes=have_bytes_max(self._bits),
+            wait_s=wait_s,
+            take=self._hear,
         )
         if reply.status == 404:
             self._epoch = ""
@@ -142,8 +152,12 @@ class Subscription:
             self._silence()
             return min(_BUSY_MAX_S, max(1.0, reply.retry_after_s)) * random.uniform(1.0, 1.5)
         _check(reply)
-        self._take(parse_have(reply.body, self._bits, may_gain=bool(self._epoch)))
+        if not reply.in_lines:  # a node that does not know `follow`
+            self._hear(reply.body)
         return self._interval_s()
+
+    def _hear(self, text: bytes) -> None:
+        self._take(parse_have(text, self._bits, may_gain=bool(self._epoch)))
 
     def _take(self, answer: HaveAnswer) -> None:
         if answer.full is None and (answer.epoch != self._epoch or self.has is None):

@@ -22,6 +22,8 @@ HEADER_BYTES_MAX = 16 * KiB
 _LINE_BYTES_MAX = 8 * KiB
 _HEADERS_MAX = 64
 _READ_BYTES = 64 * KiB
+LINES = "application/x-ndjson"
+_LINES_AHEAD = 16
 _CONNECTIONS_MAX = 256
 _KEEP_S = 45.0
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"diachunk/{__version__}"}
@@ -48,12 +50,14 @@ class Reply:
     Attributes:
         seconds: from the request to the answer's header.
         retry_after_s: of a 503.
+        in_lines: it came line by line, and was taken.
     """
 
     status: int
     body: bytes
     seconds: float
     retry_after_s: float = 0.0
+    in_lines: bool = False
 
 
 class Talker:
@@ -103,6 +107,7 @@ class Talker:
         body: bytes | None = None,
         wait_s: float = 0.0,
         grows: bool = False,
+        take: Callable[[bytes], None] | None = None,
     ) -> Reply:
         """GETs, or POSTs `body` as JSON. Statuses other than 200 and redirects are answers as well.
 
@@ -111,6 +116,8 @@ class Talker:
             limit_bytes: of the answer's body.
             wait_s: how long the answer may rightly take to begin (P5).
             grows: the body may be large; then it may take longer, as long as it keeps coming.
+            take: given each line of an answer in lines (P5, `follow`) as it comes, of `limit_bytes` at most; the
+                reply is then without a body. What it raises ends the answer.
 
         Raises:
             Unreached: no answer within the bounds.
@@ -119,7 +126,7 @@ class Talker:
         within_s = wait_s + limits.stall_s + (limits.patience_s * 4 if grows else 0.0)
         try:
             async with asyncio.timeout(within_s):
-                return await self._exchange(address, target, limit_bytes, body, wait_s + limits.stall_s)
+                return await self._exchange(address, target, limit_bytes, body, wait_s + limits.stall_s, take)
         except TimeoutError as error:
             raise Unreached("no answer in time") from error
         except aiohttp.ClientConnectorError as error:
@@ -136,7 +143,13 @@ class Talker:
             raise Unreached(f"not to be understood ({_first_line(error)})", lies=True) from error
 
     async def _exchange(
-        self, address: Address, target: str, limit_bytes: int, body: bytes | None, stall_s: float
+        self,
+        address: Address,
+        target: str,
+        limit_bytes: int,
+        body: bytes | None,
+        stall_s: float,
+        take: Callable[[bytes], None] | None,
     ) -> Reply:
         if self._session is None:
             raise Unreached("not started")
@@ -156,8 +169,28 @@ class Talker:
         ) as response:
             seconds = time.monotonic() - began_at
             _check_head(response)
+            if take is not None and response.status == 200 and response.content_type == LINES:
+                await self._lines(response, limit_bytes, take)
+                return Reply(response.status, b"", seconds, in_lines=True)
             data = await self._body(response, limit_bytes)
             return Reply(response.status, data, seconds, _retry_after_s(response))
+
+    async def _lines(
+        self, response: aiohttp.ClientResponse, limit_bytes: int, take: Callable[[bytes], None]
+    ) -> None:
+        began_at, count, rest = time.monotonic(), 0, b""
+        try:
+            async for piece in response.content.iter_any():
+                *lines, rest = (rest + piece).split(b"\n") if rest else piece.split(b"\n")
+                count += len(lines)
+                if len(rest) > limit_bytes or any(len(each) > limit_bytes for each in lines):
+                    raise Unreached(f"sends more than {limit_bytes:,} bytes", lies=True)
+                if count > _LINES_AHEAD + 2 * (time.monotonic() - began_at) / self._limits.have_interval_s:
+                    raise Unreached("sends news all the time", lies=True)
+                for each in lines:
+                    take(each)
+        except aiohttp.ClientPayloadError as error:  # a machine that goes says no good-bye
+            raise Unreached("closed the connection") from error
 
     async def _body(self, response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
         if (response.content_length or 0) > limit_bytes:
