@@ -99,7 +99,7 @@ def test_few_that_meet_bring_to_an_end_what_they_began() -> None:
     node = Node(1)
     (begun,) = node.claims()
     node.schedule.received(begun, CHUNK_BYTES // 100, 1.0)
-    node.meets(DEFAULT.feeders)
+    node.meets(DEFAULT.feeders - 1)
     assert not begun.cancelled
 
 

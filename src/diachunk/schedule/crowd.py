@@ -21,10 +21,10 @@ def ready_sources(board: Board, limits: Limits, free_items: int, now: float) -> 
     bring, reading what is here takes at most half of the lanes: a resume must not first hash all it has.
     """
     sources = board.sources
-    ready = [number for number, each in enumerate(sources) if not each.health.peer and each.health.ready(now)]
+    ready = [number for number, each in board.plain if each.health.ready(now)]
     if _local_share_is_used_up(board, limits, ready, now):
         ready = [number for number in ready if sources[number].health.tier is Tier.NETWORK]
-    network = [each.health for each in sources if not each.health.peer and each.health.tier is Tier.NETWORK]
+    network = [each.health for _, each in board.plain if each.health.tier is Tier.NETWORK]
     proven = any(each.request_bps and each.usable(now) for each in network)
     if proven:
         probing = sum(each.in_flight for each in network if not each.request_bps)
@@ -50,11 +50,6 @@ def _local_share_is_used_up(board: Board, limits: Limits, ready: list[int], now:
         each for each in board.sources if each.health.peer and each.health.ready(now)
     ]
     return any(each.health.tier is Tier.NETWORK and board.has_work(each) for each in network)
-
-
-def has_company(board: Board) -> bool:
-    """Whether several sources are known to bring something."""
-    return sum(each.health.goodput_bps > 0 for each in board.sources) > 1
 
 
 def spared(board: Board, health: Health, item: int, now: float) -> bool:

@@ -8,8 +8,7 @@ one gain costs as little among a million items as among a thousand.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from operator import and_
+from collections.abc import Iterable, Iterator
 
 from diachunk.bitmap import Bitmap
 from diachunk.schedule.health import Rng
@@ -24,14 +23,23 @@ _AS_DIGITS = bytes([ord("1")]) + bytes([ord("0")]) * 255
 
 
 class Held:
-    """What one peer holds. `dry`: it was found to have nothing to take; so it stays until it gains something."""
+    """What one peer holds.
 
-    __slots__ = ("blocks", "dry", "items")
+    Attributes:
+        some: the blocks in which it may hold a free item, a bit each; one that was found empty is cleared.
+    """
+
+    __slots__ = ("blocks", "items", "some")
 
     def __init__(self, items: int) -> None:
         self.items = items
         self.blocks = [0] * -(-items // BLOCK)
-        self.dry = False
+        self.some = 0
+
+    @property
+    def dry(self) -> bool:
+        """Whether it was found to have nothing to take; so it stays until it gains something."""
+        return not self.some
 
     def __contains__(self, item: int) -> bool:
         return 0 <= item < self.items and bool(self.blocks[item >> BLOCK_BITS] >> (item & _MASK) & 1)
@@ -49,19 +57,32 @@ class Holdings:
         starts = range(0, self.items, BLOCK)
         self._free = [int(state[at : at + BLOCK][::-1].translate(_AS_DIGITS), 2) for at in starts]
         self._planes: list[list[int]] = [[] for _ in starts]
+        self._known = [0] * len(starts)
+        """What anybody holds: all planes of a block in one."""
+        self._bare = (1 << len(starts)) - 1
+        """The blocks in which a free item may be that nobody holds, a bit each; cleared once found empty."""
         self._held: list[Held] = []
 
     # --- what is free --------------------------------------------------------------------------------------
 
     def taken(self, item: int, count: int = 1) -> None:
         """Items `item`, `item + 1`, ... are free no more."""
-        for each in range(item, item + count):
-            self._free[each >> BLOCK_BITS] &= ~(1 << (each & _MASK))
+        while count > 0:
+            number, at = item >> BLOCK_BITS, item & _MASK
+            here = min(count, BLOCK - at)
+            free = self._free[number]
+            self._free[number] = free ^ (free & ((1 << here) - 1) << at)
+            item, count = item + here, count - here
 
     def freed(self, item: int) -> None:
-        self._free[item >> BLOCK_BITS] |= 1 << (item & _MASK)
+        number, bit = item >> BLOCK_BITS, 1 << (item & _MASK)
+        self._free[number] |= bit
+        if not self._known[number] & bit:
+            self._bare |= 1 << number
+            return
         for held in self._held:
-            held.dry = False
+            if held.blocks[number] & bit:
+                held.some |= 1 << number
 
     # --- who holds what ------------------------------------------------------------------------------------
 
@@ -74,32 +95,57 @@ class Holdings:
     def replace(self, held: Held, has: Bitmap | None, but: Iterable[int] = ()) -> None:
         """It holds exactly these (None: nothing), without those in `but`."""
         packed = has.to_bytes() if has is not None else b""
+        held.some = 0
         for number, old in enumerate(held.blocks):
             at = number * (BLOCK // 8)
             new = int.from_bytes(packed[at : at + BLOCK // 8], "little")
             held.blocks[number] = new
             _add(self._planes[number], new & ~old)
-            _subtract(self._planes[number], old & ~new)
-        held.dry = False
+            self._known[number] |= new
+            self._subtract(number, old & ~new)
+            if new & self._free[number]:
+                held.some |= 1 << number
         for item in but:
             self.lose(held, item)
 
     def gain(self, held: Held, item: int) -> bool:
         """It holds this as well. True if nobody did."""
         number, bit = item >> BLOCK_BITS, 1 << (item & _MASK)
-        if held.blocks[number] & bit:
+        block = held.blocks[number]
+        if block & bit:
             return False
-        held.blocks[number] |= bit
-        held.dry = False
-        fresh = not self.is_held(item)
+        held.blocks[number] = block | bit
+        held.some |= 1 << number
+        known = self._known[number]
         _add(self._planes[number], bit)
-        return fresh
+        if known & bit:
+            return False
+        self._known[number] = known | bit
+        return True
 
     def lose(self, held: Held, item: int) -> None:
         number, bit = item >> BLOCK_BITS, 1 << (item & _MASK)
         if held.blocks[number] & bit:
             held.blocks[number] ^= bit
-            _subtract(self._planes[number], bit)
+            self._subtract(number, bit)
+
+    def _subtract(self, number: int, bits: int) -> None:
+        """One holder less of these."""
+        if not bits:
+            return
+        planes = self._planes[number]
+        for power, plane in enumerate(planes):
+            planes[power] = plane ^ bits
+            bits &= ~plane
+            if not bits:
+                break
+        while planes and not planes[-1]:
+            planes.pop()
+        known = 0
+        for plane in planes:
+            known |= plane
+        self._known[number] = known
+        self._bare |= 1 << number
 
     def count(self, item: int) -> int:
         """How many peers hold it."""
@@ -107,74 +153,92 @@ class Holdings:
         return sum((plane >> at & 1) << power for power, plane in enumerate(planes))
 
     def is_held(self, item: int) -> bool:
-        at = item & _MASK
-        return any(plane >> at & 1 for plane in self._planes[item >> BLOCK_BITS])
+        return bool(self._known[item >> BLOCK_BITS] >> (item & _MASK) & 1)
 
     # --- choosing ------------------------------------------------------------------------------------------
 
     def rarest(self, held: Held) -> int | None:
         """One of the rarest free items that this peer holds, any of them with about equal chance."""
-        if held.dry:
-            return None
-        blocks = held.blocks
-        first = int(self._rng.random() * len(blocks))
-        found: list[tuple[int, int, int]] = []
-        for step in range(len(blocks)):
-            number = (first + step) % len(blocks)
-            bits = blocks[number] & self._free[number]
-            if bits:
-                found.append((*self._rarest_in(number, bits), number))
-                if len(found) == _LOOKED_INTO:
-                    break
-        if not found:
-            held.dry = True
-            return None
-        _, bits, number = min(found, key=lambda each: each[0])
-        return number * BLOCK + _some_bit(bits, self._rng)
+        least, among, where, looked_into = 0, 0, 0, 0
+        for number in _round(held.some, int(self._rng.random() * len(held.blocks))):
+            bits = held.blocks[number] & self._free[number]
+            if not bits:
+                held.some ^= 1 << number
+                continue
+            count, bits = self._rarest_in(number, bits)
+            if not looked_into or count < least:
+                least, among, where = count, bits, number
+            looked_into += 1
+            if looked_into == _LOOKED_INTO:
+                break
+        return where * BLOCK + _some_bit(among, self._rng) if among else None
 
     def has_work(self, held: Held) -> bool:
         """Whether it holds a free item."""
-        if not held.dry:
-            held.dry = not any(map(and_, held.blocks, self._free))
-        return not held.dry
+        for number in _round(held.some, 0):
+            if held.blocks[number] & self._free[number]:
+                return True
+            held.some ^= 1 << number
+        return False
 
     def _rarest_in(self, number: int, bits: int) -> tuple[int, int]:
         """The lowest count among these bits of a block, and those that have it."""
         count = 0
         planes = self._planes[number]
         for power in range(len(planes) - 1, -1, -1):
-            without = bits & ~planes[power]
-            if without:
-                bits = without
-            else:
+            common = bits & planes[power]
+            if common == bits:
                 count |= 1 << power
+            else:
+                bits ^= common
         return count, bits
 
     def next_unheld(self, start: int) -> int:
         """The first free item from `start` on that no peer holds; -1 if there is none."""
-        number, shift = start >> BLOCK_BITS, start & _MASK
-        while number < len(self._free):
-            bits = self._unheld(number) >> shift << shift
+        first, shift = start >> BLOCK_BITS, start & _MASK
+        left = self._bare >> first << first
+        while left:
+            number = (left & -left).bit_length() - 1
+            bits = self._unheld(number)
+            if number == first:
+                bits = bits >> shift << shift
             if bits:
                 return number * BLOCK + (bits & -bits).bit_length() - 1
-            number, shift = number + 1, 0
+            left ^= 1 << number
         return -1
 
     def last_unheld(self, stop: int) -> int:
         """The last free item before `stop` that no peer holds; -1 if there is none."""
-        number, size = stop >> BLOCK_BITS, stop & _MASK
-        while number >= 0:
-            bits = self._unheld(number) & ((1 << size) - 1) if size else 0
+        last, size = stop >> BLOCK_BITS, stop & _MASK
+        left = self._bare & (1 << last + 1) - 1
+        while left:
+            number = left.bit_length() - 1
+            bits = self._unheld(number)
+            if number == last:
+                bits &= (1 << size) - 1
             if bits:
                 return number * BLOCK + bits.bit_length() - 1
-            number, size = number - 1, BLOCK
+            left ^= 1 << number
         return -1
 
     def _unheld(self, number: int) -> int:
-        bits = self._free[number] if number < len(self._free) else 0
-        for plane in self._planes[number] if bits else ():
-            bits &= ~plane
+        """The free items of a block that nobody holds."""
+        free = self._free[number]
+        bits = free ^ (free & self._known[number])
+        if not bits:
+            self._bare &= ~(1 << number)
         return bits
+
+
+def _round(blocks: int, start: int) -> Iterator[int]:
+    """The numbers of the set bits, from `start` on, round the end."""
+    ahead = blocks >> start << start
+    for part in (ahead, blocks ^ ahead):
+        left = part
+        while left:
+            low = left & -left
+            yield low.bit_length() - 1
+            left ^= low
 
 
 def _some_bit(bits: int, rng: Rng) -> int:
@@ -191,13 +255,3 @@ def _add(planes: list[int], bits: int) -> None:
         planes[power], bits = plane ^ bits, plane & bits
     if bits:
         planes.append(bits)
-
-
-def _subtract(planes: list[int], bits: int) -> None:
-    for power, plane in enumerate(planes):
-        if not bits:
-            break
-        planes[power] = plane ^ bits
-        bits &= ~plane
-    while planes and not planes[-1]:
-        planes.pop()

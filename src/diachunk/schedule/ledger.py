@@ -9,6 +9,7 @@ from diachunk.schedule.board import Board, Candidate
 from diachunk.schedule.claims import Claim
 from diachunk.schedule.health import Fault, Health, Rng, Tier
 from diachunk.schedule.hedge import covered
+from diachunk.schedule.pace import Rates
 from diachunk.schedule.swarm import Swarm
 from diachunk.schedule.work import WorkList
 
@@ -27,6 +28,7 @@ class Ledger:
         self._clock = clock
         self._rng = rng
         self._claims: list[Claim] = []
+        self._rates = Rates()
         self._progress_at = clock()
         self._swarm: Swarm | None = None
 
@@ -95,7 +97,9 @@ class Ledger:
             if candidate.streams[blob] >= _STREAMS_A_BLOB:
                 health.missing_blobs.add(blob)
         if fault is None and not claim.bad_items:
+            before_bps = health.goodput_bps
             health.succeeded(claim.verified_bytes, claim.started_at, now)
+            self._rates.changed(before_bps, health.goodput_bps)
         elif fault is Fault.NO_RANGES:
             health.sequential = True
         elif fault is not None and fault is not Fault.CANCELLED:
@@ -105,6 +109,8 @@ class Ledger:
             if self._board.is_in_flight(item) and not covered(self._claims, (item,), claim):
                 self._board.give_back(item)
         candidate.cursor = min(candidate.cursor, claim.run.first)
+        if self._swarm is not None and health.peer:
+            self._swarm.reorder(claim.source)
         if self._swarm is not None and (fault is not None or claim.bad_items):
             self._swarm.settle(candidate)
 

@@ -14,6 +14,25 @@ _PLANNED_MAX = 64
 _MARGIN_S = 0.05
 
 
+class Rates:
+    """What all sources together bring, kept up as each changes: there may be forty of them at each claim.
+
+    Attributes:
+        sources: those that are known to bring something.
+    """
+
+    __slots__ = ("sources", "total_bps")
+
+    def __init__(self) -> None:
+        self.sources = 0
+        self.total_bps = 0.0
+
+    def changed(self, before_bps: float, after_bps: float) -> None:
+        """One of them brings something else now."""
+        self.sources += (after_bps > 0) - (before_bps > 0)
+        self.total_bps += after_bps - before_bps
+
+
 def request_bytes(free_bytes: int, lanes: int) -> int:
     """How much one request asks for: less and less towards the end, so that all sources end together.
 
@@ -25,6 +44,7 @@ def request_bytes(free_bytes: int, lanes: int) -> int:
 def comes_last(
     board: Board,
     claims: Sequence[Claim],
+    rates: Rates,
     number: int,
     item: int,
     free_bytes: int,
@@ -46,7 +66,7 @@ def comes_last(
     left = _left_bytes(claims)
     own_s = (left.get(number, 0.0) + piece) / asking.goodput_bps
     # All of them together, this one included, take at least so long: among forty peers that settles it nearly always.
-    if own_s <= free_bytes / sum([each.health.goodput_bps for each in board.sources]) + _MARGIN_S:
+    if own_s <= free_bytes / rates.total_bps + _MARGIN_S:
         return False
     others = [
         (left.get(other, 0.0), each.health.goodput_bps)

@@ -6,14 +6,14 @@ The caller serialises every call (one lock), moves the bytes, and tells what cam
 
 from __future__ import annotations
 
-import bisect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 
 from diachunk.bitmap import Bitmap
 from diachunk.limits import CHUNK_BYTES, Limits
 from diachunk.schedule.board import Candidate
 from diachunk.schedule.claims import Claim, Ended, Pause
-from diachunk.schedule.crowd import has_company, overdue, rank, ready_sources, spared
+from diachunk.schedule.crowd import overdue, rank, ready_sources, spared
 from diachunk.schedule.health import Concurrency, Health, Rng, Tier
 from diachunk.schedule.hedge import pick_hedge
 from diachunk.schedule.pace import comes_last, request_bytes
@@ -75,16 +75,21 @@ class Schedule(Sharing):
         ready = ready_sources(self._board, self.limits, self._free_items(), now)
         if self._is_meeting(now):
             ready = [each for each in ready if not self._is_first_request(each)]
-        if self._swarm is not None:
-            ready = self._among_peers(ready, self._swarm.ready(now))
-        return self._first_of(ready, now) or self._hedge(ready, now) or self._wait(now)
+        return (
+            self._first_of(self._among_peers(ready, now), now)
+            or self._hedge(self._among_peers(ready, now), now)
+            or self._wait(now)
+        )
 
-    def _among_peers(self, ready: list[int], peers: list[int]) -> list[int]:
-        """Two orders of the same kind (`rank`) made one: forty peers are not sorted once more for one origin."""
-        merged = list(peers)
-        for number in ready:
-            bisect.insort(merged, number, key=lambda each: rank(self.health(each)))
-        return merged
+    def _among_peers(self, ready: list[int], now: float) -> Iterator[int]:
+        """These and the peers, in one order (`rank`): looked at only as far as one is needed."""
+        at = 0
+        for peer in self._swarm.ready(now) if self._swarm is not None else ():
+            while at < len(ready) and rank(self.health(ready[at])) < rank(self.health(peer)):
+                yield ready[at]
+                at += 1
+            yield peer
+        yield from ready[at:]
 
     def _is_meeting(self, now: float) -> bool:
         """Whether others may have begun at the same moment, and are not known yet.
@@ -122,9 +127,10 @@ class Schedule(Sharing):
             claim = claim or self._feed(swarm, number, now)
         if claim or full:
             return claim or Pause(now + _IDLE_CHECK_S)
-        peers = swarm.ready(now)
-        claim = self._first_of(peers, now) or self._hedge(peers if feeding else [*peers, *network], now)
-        return claim or self._wait(now)
+        claim = self._first_of(swarm.ready(now), now)
+        return (
+            claim or self._hedge(chain(swarm.ready(now), () if feeding else network), now) or self._wait(now)
+        )
 
     def _feed(self, swarm: Swarm, number: int, now: float) -> Claim | None:
         """What this node owes the others: one request to an origin."""
@@ -163,10 +169,10 @@ class Schedule(Sharing):
         swarming = self._swarm is not None and not self._swarm.flight.alone
         if swarming and candidate.health.peer:
             most = request_bytes(self._free_bytes(), self.limits.swarm_lanes)
-        elif candidate.health.tier is Tier.NETWORK and has_company(self._board):
+        elif candidate.health.tier is Tier.NETWORK and self._rates.sources > 1:
             free = self._free_bytes()
             most = request_bytes(free, self.limits.lanes)
-            if comes_last(self._board, self._claims, number, first, free, most, now):
+            if comes_last(self._board, self._claims, self._rates, number, first, free, most, now):
                 return None
         count, size = self._board.take_run(candidate, first, most)
         return self._start(Claim(number, self.work.run(first, count), size, now))
@@ -182,7 +188,10 @@ class Schedule(Sharing):
     def _start(self, claim: Claim) -> Claim:
         claim.last_byte_at = claim.started_at
         self._claims.append(claim)
-        self.health(claim.source).started(claim.started_at)
+        health = self.health(claim.source)
+        health.started(claim.started_at)
+        if health.peer and self._swarm is not None:
+            self._swarm.reorder(claim.source)
         return claim
 
     def _hedge(self, ready: Iterable[int], now: float) -> Claim | None:

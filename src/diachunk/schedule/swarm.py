@@ -7,7 +7,7 @@ peers, origins and peers are sources like any other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from diachunk.bitmap import Bitmap
 from diachunk.limits import Limits
@@ -17,6 +17,7 @@ from diachunk.schedule.feeders import SingleFlight
 from diachunk.schedule.health import Concurrency, Health, Rng, Tier
 from diachunk.schedule.holdings import Held
 from diachunk.schedule.members import Member
+from diachunk.schedule.turns import Turns
 
 _MISSED_MAX = 3
 _SCANNED_MAX = 512
@@ -34,11 +35,10 @@ class Swarm:
 
     def __init__(self, board: Board, key: bytes, limits: Limits, rng: Rng) -> None:
         self.flight = SingleFlight(key, board.work, limits)
-        self.peers: list[int] = []
+        self._turns = Turns(rng)
         self._holdings = board.watch_holdings(rng)
         self._board = board
         self._limits = limits
-        self._rng = rng
         self._own_from = 0
         self._own_again_at = 0.0
         self._help_at = 0.0
@@ -57,7 +57,7 @@ class Swarm:
         held = self._holdings.join()
         number = self._board.add(Candidate(health, None, held=held))
         self._holdings.replace(held, has)
-        self.peers.append(number)
+        self._turns.place(number, health)
         return number
 
     def gains(self, number: int, items: Iterable[int], now: float) -> None:
@@ -102,21 +102,20 @@ class Swarm:
             raise ValueError(f"source {number} is no peer")
         return candidate, candidate.held
 
-    def ready(self, now: float) -> list[int]:
-        """Peers that may be asked now: those with the fewest requests under way, then the fastest."""
+    def reorder(self, number: int) -> None:
+        """A request to this peer began or ended."""
+        self._turns.place(number, self._board.sources[number].health)
+
+    def ready(self, now: float) -> Iterator[int]:
+        """Peers that may be asked now, the one to ask first at first. Over once one of them is asked."""
         sources, most = self._board.sources, self._limits.per_peer
-        found: list[tuple[int, float, float, int]] = []
-        for number in self.peers:
+        for number in self._turns:
             candidate = sources[number]
-            health = candidate.health
-            held = candidate.held
-            if held is None or held.dry or now < health.resume_at or health.out or health.away:
+            health, held = candidate.health, candidate.held
+            if held is None or not held.some or now < health.resume_at or health.out or health.away:
                 continue
-            under_way = health.in_flight
-            if under_way < (1 if health.faults_in_a_row else most):
-                found.append((under_way, -(health.request_bps or float("inf")), self._rng.random(), number))
-        found.sort()
-        return [each[3] for each in found]
+            if health.in_flight < (1 if health.faults_in_a_row else most):
+                yield number
 
     # --- single flight -------------------------------------------------------------------------------------
 
