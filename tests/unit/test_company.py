@@ -59,6 +59,24 @@ class Useless(Memory):
         raise SourceFault(Fault.MISSING, "404 Not Found")
 
 
+class Silent(Memory):
+    """An origin that answers nothing, and whose connection notices that it is woken."""
+
+    def __init__(self) -> None:
+        super().__init__("origin")
+        self.reads = threading.Event()
+        self.woken: list[bool] = []
+
+    def fill(self, run: Run, start: int, view: memoryview, flow: Flow) -> None:
+        self.asked.append(run.first)
+        woken = threading.Event()
+        flow.on_cancel(woken.set)
+        self.reads.set()
+        self.woken.append(woken.wait(_WAIT_S))
+        flow.slice_bytes()
+        raise SourceFault(Fault.FAILED, "nobody woke it")
+
+
 class Neighbours:
     """A `Swarm` whose machines come `when` it says so, on a thread of its own as a node's loop is."""
 
@@ -177,3 +195,22 @@ def test_a_peer_that_left_is_asked_no_more_until_it_returns(tmp_path: Path) -> N
     assert outcome.why == ""
     assert swarm.before == []
     assert gone.asked
+
+
+def test_a_silent_origin_is_left_at_once_when_another_machine_takes_the_same(tmp_path: Path) -> None:
+    """No byte comes on which the lane would look up, and the watchdog must not take it for stopped."""
+    silent, peer = Silent(), Memory("10.0.0.1:8420")
+    every = range(_CHUNKS)
+
+    class Taking(Neighbours):
+        def _come(self) -> None:
+            assert self.company is not None
+            assert silent.reads.wait(_WAIT_S)
+            self.company.members("", [Member(peer.label, frozenset({"model"}), True)])
+            self.company.member_takes(peer.label, dict.fromkeys(every, 500))
+            self.company.add_peer(peer, Bitmap(_CHUNKS, every))
+
+    outcome = _run(tmp_path, Taking(), silent, patience_s=2 * _WAIT_S)
+    assert outcome.why == ""
+    assert silent.woken == [True]
+    assert outcome.elapsed_s < _WAIT_S / 2

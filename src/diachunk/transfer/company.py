@@ -113,10 +113,12 @@ class Company:
 
     def _tell(self, tell: Callable[[], None], peer: int = 0, *, wakes: int = 0) -> None:
         with self._desk.changed:
-            if not self._over and peer != NOBODY:
-                tell()
-                if wakes:
-                    self._desk.changed.notify(min(wakes, self._desk.limits.lanes))
+            if self._over or peer == NOBODY:
+                return
+            tell()
+            if wakes:
+                self._desk.changed.notify(min(wakes, self._desk.limits.lanes))
+        self._desk.wake_losers()
 
 
 class Swarm(Protocol):

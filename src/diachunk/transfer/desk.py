@@ -120,10 +120,17 @@ class Desk:
         """A verified chunk arrived; True if it is the first copy. Losers of a hedge are woken."""
         with self.changed:
             first = self.schedule.verified(flow.claim, item)
-            losers = [each for each in self.active if each is not flow and each.claim.cancelled]
+        self.wake_losers()
+        return first
+
+    def wake_losers(self) -> None:
+        """Stops the requests whose claims were cancelled: one that gets no byte would never notice, and the watchdog
+        takes it for stopped. Not to be called under the lock: waking may block.
+        """
+        with self.changed:
+            losers = [each for each in self.active if each.claim.cancelled]
         for loser in losers:
             loser.stop(Fault.CANCELLED)
-        return first
 
     def wrote(self, claim: Claim, item: int) -> None:
         """The chunk stands in all of its places."""
