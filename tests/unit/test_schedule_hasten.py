@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from array import array
+
+import pytest
 
 from diachunk.bitmap import Bitmap
 from diachunk.digest import digest_of
@@ -19,11 +22,10 @@ class _Rng:
         return 0.5
 
 
-def schedule_of(chunks: int) -> Schedule:
-    names = b"".join(digest_of(bytes([number])) for number in range(chunks))
-    facts = BlobFacts(
-        digest_of(b"file"), chunks * 4 * MiB, ChunkList(names, array("I", [4 * MiB] * chunks)), "", "f"
-    )
+def schedule_of(chunks: int, chunk_bytes: int = 4 * MiB) -> Schedule:
+    names = b"".join(digest_of(b"%d" % number) for number in range(chunks))
+    sizes = array("I", [chunk_bytes] * chunks)
+    facts = BlobFacts(digest_of(b"file"), chunks * chunk_bytes, ChunkList(names, sizes), "", "f")
     return Schedule(WorkList([facts]), DEFAULT, lambda: 0.0, _Rng())
 
 
@@ -71,3 +73,45 @@ def test_hastening_again_what_is_under_way_or_done_changes_nothing() -> None:
     schedule.finish(claim)
     schedule.hasten([2])
     assert [next_item(schedule) for _ in range(2)] == [0, 1]
+
+
+def _runs(schedule: Schedule, most: int = 1_000_000) -> list[list[int]]:
+    """All there is to do, or so many of it, request by request."""
+    runs: list[list[int]] = []
+    while len(runs) < most and isinstance(claim := schedule.claim(), Claim):
+        runs.append(list(claim.run.items))
+        for item in claim.run.items:
+            schedule.verified(claim, item)
+        schedule.finish(claim)
+    return runs
+
+
+def test_what_is_hastened_is_not_asked_for_together_with_what_is_not() -> None:
+    schedule = schedule_of(64, chunk_bytes=1024)
+    schedule.add("one", Tier.NETWORK, at_once=8)
+    schedule.hasten([0, 40, 41])
+    assert _runs(schedule)[:2] == [[0], [40, 41]]
+
+
+def test_what_is_not_hastened_is_asked_for_together_as_ever() -> None:
+    schedule = schedule_of(64, chunk_bytes=1024)
+    schedule.add("one", Tier.NETWORK, at_once=8)
+    schedule.hasten([63])
+    assert _runs(schedule) == [[63], list(range(63))]
+
+
+def _seconds_for(items: int) -> float:
+    """To hand out so many hastened ones, no two of them neighbours."""
+    schedule = schedule_of(2 * items, chunk_bytes=1024)
+    schedule.add("one", Tier.NETWORK, at_once=8)
+    started_at = time.process_time()
+    schedule.hasten(range(0, 2 * items, 2))
+    assert _runs(schedule, items) == [[item] for item in range(0, 2 * items, 2)]
+    return time.process_time() - started_at
+
+
+@pytest.mark.timeout(60)
+def test_a_hundred_thousand_hastened_items_cost_no_more_each_than_a_few() -> None:
+    few = min(_seconds_for(2_000) for _ in range(3)) / 2_000
+    many = _seconds_for(100_000) / 100_000
+    assert many < 4 * few, f"{many * 1e6:.0f} microseconds each, of few {few * 1e6:.0f}"
