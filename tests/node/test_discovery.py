@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import secrets
 import socket
@@ -169,3 +170,22 @@ def test_after_the_network_changed_it_starts_over(monkeypatch: pytest.MonkeyPatc
         await one.close()
 
     asyncio.run(live())
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_one_that_is_closed_before_it_runs_says_nothing(turns: int) -> None:
+    """A fetch that is over at once must not end in a stack trace."""
+    said: list[dict[str, object]] = []
+
+    async def begin_and_end() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: said.append(context))
+        one = make([], port=8420)
+        one.start()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await one.close()
+        await asyncio.sleep(0.05)
+        gc.collect()
+
+    asyncio.run(begin_and_end())
+    assert not said

@@ -91,6 +91,8 @@ class Discovery:
         if not addresses:
             return
         self._zeroconf = _open()
+        # A browser of one that is closed before it runs complains on stderr, in the middle of somebody's progress.
+        await self._zeroconf.zeroconf.async_wait_for_start()
         if self._browse:
             AsyncServiceBrowser(self._zeroconf.zeroconf, SERVICE, handlers=[self._changed])
         if self._port is not None:
