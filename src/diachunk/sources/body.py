@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import io
+from collections.abc import Callable
 from typing import Protocol, cast
 
 import urllib3
@@ -13,7 +14,12 @@ from urllib3.response import BaseHTTPResponse
 from diachunk.schedule.health import Fault
 from diachunk.sources.base import Flow, SourceFault
 from diachunk.sources.connections import fault_of
-from diachunk.sources.reply import content_length
+from diachunk.sources.reply import check_range, content_length
+
+
+def range_of(first: int, size_bytes: int) -> dict[str, str]:
+    """The header that asks for bytes [first, first + size_bytes) (RFC 9110, 14.2)."""
+    return {"Range": f"bytes={first}-{first + size_bytes - 1}"}
 
 
 class _Readable(Protocol):
@@ -33,6 +39,28 @@ class Body:
         below = getattr(response, "_fp", None)
         self._below = cast(_Readable, below if isinstance(below, http.client.HTTPResponse) else response)
         flow.on_cancel(self._wake)
+
+    def read_range(self, view: memoryview, first: int, file_bytes: int, *, skip: int = 0) -> None:
+        """Fills `view` from a reply to the request for these very bytes; then the connection can be used again.
+
+        Args:
+            first: where in the file what was asked for begins.
+            file_bytes: how long the whole file is.
+            skip: so many bytes of it come before what belongs into `view`, and nobody is told of them.
+
+        Raises:
+            SourceFault: it is another reply or a longer one; or as `read_into`.
+        """
+        try:
+            check_range(self._response.status, self._response.headers, first, skip + len(view), file_bytes)
+            if skip:
+                Body(self._response, _Unnoted(self._flow)).read_into(memoryview(bytearray(skip)))
+            self.read_into(view)
+            self.expect_end()
+        except BaseException:
+            self.discard()
+            raise
+        self.release()
 
     def read_into(self, view: memoryview) -> None:
         """Fills `view`.
@@ -106,6 +134,23 @@ class Body:
         if more:
             raise SourceFault(Fault.GARBLED, "sent more bytes than were asked for")
 
+    def dismiss(self, most_bytes: int) -> None:
+        """Reads what nobody needs to its end if it is short, so that the connection can be used again.
+
+        Raises:
+            SourceFault: it broke off.
+        """
+        length = content_length(self._response.headers)
+        try:
+            whole = length is not None and length <= most_bytes and self.read_all(length) is not None
+        except BaseException:
+            self.discard()
+            raise
+        if whole:
+            self.release()
+        else:
+            self.discard()
+
     def release(self) -> None:
         """All was read: the connection goes back to the pool."""
         if isinstance(self._below, http.client.HTTPResponse):
@@ -122,3 +167,19 @@ class Body:
         # Shutting down the reading side wakes a recv that blocks in the lane; closing would race with it.
         with contextlib.suppress(OSError, ValueError, RuntimeError, AttributeError, io.UnsupportedOperation):
             self._response.shutdown()
+
+
+class _Unnoted:
+    """A flow for bytes that are read past: nobody is told of them."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+
+    def slice_bytes(self) -> int:
+        return self._flow.slice_bytes()
+
+    def advance(self, size_bytes: int) -> None:
+        return
+
+    def on_cancel(self, wake: Callable[[], None]) -> None:
+        self._flow.on_cancel(wake)

@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 import threading
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
@@ -29,7 +30,9 @@ from diachunk.sources.wakeable import (
     refuse_private_name,
     waiting,
 )
+from diachunk.version import __version__
 
+_HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"diachunk/{__version__}"}
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
@@ -45,8 +48,20 @@ class Connections:
         self._lock = threading.Lock()
         self._timeout = Timeout(connect=context.limits.connect_timeout_s, read=context.limits.stall_s)
 
-    def get(self, url: str, headers: dict[str, str], flow: Flow) -> BaseHTTPResponse:
-        """Sends one GET and returns the reply, its body unread. Redirects are the caller's."""
+    def get(self, url: str, headers: Mapping[str, str], flow: Flow) -> BaseHTTPResponse:
+        """Sends one GET and returns the reply, its body unread. Redirects are the caller's.
+
+        Raises:
+            SourceFault: no reply, or it was stopped.
+        """
+        flow.slice_bytes()
+        try:
+            return self._get(url, {**_HEADERS, **headers}, flow)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            flow.slice_bytes()  # when it was stopped, that is the reason
+            raise fault_of(error) from error
+
+    def _get(self, url: str, headers: dict[str, str], flow: Flow) -> BaseHTTPResponse:
         pool = self._pool_for(url)
         waiting.flow = flow
         try:

@@ -8,21 +8,18 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from urllib.parse import urljoin, urlsplit
 
-import urllib3
 from urllib3.response import BaseHTTPResponse
 
 from diachunk.errors import StoreError, UsageError, redact
 from diachunk.schedule.health import Fault, Tier
 from diachunk.schedule.work import Run
 from diachunk.sources.base import Flow, SourceFault, Stream
-from diachunk.sources.body import Body
-from diachunk.sources.connections import Connections, credentials_for, fault_of
+from diachunk.sources.body import Body, range_of
+from diachunk.sources.connections import Connections, credentials_for
 from diachunk.sources.context import SourceContext, split_url
-from diachunk.sources.reply import REDIRECTS, check_range, check_stream, is_page, reason_of
+from diachunk.sources.reply import REDIRECTS, check_stream, is_page, reason_of
 from diachunk.sources.template import OriginTemplate
-from diachunk.version import __version__
 
-_HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"diachunk/{__version__}"}
 _LINK_WENT_STALE = frozenset({401, 403, 404, 410})
 _WANTS_LOGIN = frozenset({401, 403, 404})
 """To strangers some say "not found" of what is private."""
@@ -77,20 +74,14 @@ class HttpOrigin:
         return self._authorize()
 
     def fill(self, run: Run, start: int, view: memoryview, flow: Flow) -> None:
-        first, size = run.offset + start, len(view)
-        response = self._open(run, flow, {"Range": f"bytes={first}-{first + size - 1}"})
+        first = run.offset + start
+        response = self._open(run, flow, range_of(first, len(view)))
         body = Body(response, flow)
-        try:
-            if response.status in (404, 410):
-                asked = urlsplit(self._locate(run.blob.component, run.blob.path)).path
-                raise SourceFault(Fault.MISSING, f"{reason_of(response.status)} ({asked})")
-            check_range(response.status, response.headers, first, size, run.blob.size)
-            body.read_into(view)
-            body.expect_end()
-        except BaseException:
+        if response.status in (404, 410):
             body.discard()
-            raise
-        body.release()
+            asked = urlsplit(self._locate(run.blob.component, run.blob.path)).path
+            raise SourceFault(Fault.MISSING, f"{reason_of(response.status)} ({asked})")
+        body.read_range(view, first, run.blob.size)
 
     def stream(self, run: Run, flow: Flow) -> Stream:
         response = self._open(run, flow, {})
@@ -119,9 +110,8 @@ class HttpOrigin:
         stale_allowed = url != first_url
         login = self._logs_in
         for _ in range(self._limits.redirects_max + 1):
-            flow.slice_bytes()
             try:
-                response = self._request(url, {**_HEADERS, **headers}, flow, login=login)
+                response = self._request(url, headers, flow, login=login)
             except SourceFault:
                 # The mirror that a redirect led to may have died: ask the redirector where to go now.
                 with self._lock:
@@ -186,16 +176,12 @@ class HttpOrigin:
                 ) from error
             self.used_login = self._logs_in = True
 
-    def _request(self, url: str, headers: dict[str, str], flow: Flow, *, login: bool) -> BaseHTTPResponse:
+    def _request(self, url: str, headers: Mapping[str, str], flow: Flow, *, login: bool) -> BaseHTTPResponse:
         split = urlsplit(url)
         ours = (split.scheme, split.netloc.lower()) == (self._scheme, self._host)
         if login and ours and self._authorization:
-            headers["Authorization"] = self._authorization
-        try:
-            return self._connections.get(url, headers, flow)
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            flow.slice_bytes()  # when it was stopped, that is the reason
-            raise fault_of(error) from error
+            headers = {**headers, "Authorization": self._authorization}
+        return self._connections.get(url, headers, flow)
 
 
 class HttpStream:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urljoin, urlsplit
 
-import urllib3
 from urllib3.response import BaseHTTPResponse
 
 from diachunk.chunking.verify import ChunkRef
@@ -19,13 +18,11 @@ from diachunk.errors import printable, redact
 from diachunk.schedule.health import Fault, Tier
 from diachunk.schedule.work import Run
 from diachunk.sources.base import Flow, SourceFault, Stream
-from diachunk.sources.body import Body
-from diachunk.sources.connections import Connections, fault_of
+from diachunk.sources.body import Body, range_of
+from diachunk.sources.connections import Connections
 from diachunk.sources.context import SourceContext
-from diachunk.sources.reply import REDIRECTS, check_range, content_length, reason_of
-from diachunk.version import __version__
+from diachunk.sources.reply import REDIRECTS, reason_of
 
-_HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"diachunk/{__version__}"}
 _SMALL_BODY_BYTES = 4096
 _ZONE = re.compile(r"%[^\]]*")
 
@@ -109,21 +106,13 @@ class PeerSource:
 
     def _fill_range(self, kind: str, run: Run, start: int, view: memoryview, flow: Flow) -> bool:
         """Fills the view; False if the peer does not offer that range of that blob."""
-        first, size = run.offset + start, len(view)
-        headers = {"Range": f"bytes={first}-{first + size - 1}"}
-        response = self._ask(f"/v1/{kind}/{run.blob.digest.hex()}", headers, flow)
+        first = run.offset + start
+        response = self._ask(f"/v1/{kind}/{run.blob.digest.hex()}", range_of(first, len(view)), flow)
         body = Body(response, flow)
-        try:
-            if response.status in (404, 410):
-                _finish_refusal(response, body)
-                return False
-            check_range(response.status, response.headers, first, size, run.blob.size)
-            body.read_into(view)
-            body.expect_end()
-        except BaseException:
-            body.discard()
-            raise
-        body.release()
+        if response.status in (404, 410):
+            body.dismiss(_SMALL_BODY_BYTES)
+            return False
+        body.read_range(view, first, run.blob.size)
         return True
 
     def _fill_by_chunks(self, run: Run, start: int, view: memoryview, flow: Flow) -> None:
@@ -138,21 +127,11 @@ class PeerSource:
             return
         response = self._ask(f"/v1/chunks/{ref.digest.hex()}", {}, flow)
         body = Body(response, flow)
-        try:
-            if response.status in (404, 410):
-                _finish_refusal(response, body)
-                raise SourceFault(Fault.MISSING, f"{reason_of(404)} (chunk {ref.digest.hex()[:16]})")
-            # A whole reply of the chunk's size: to a reader, a file of one chunk.
-            check_range(response.status, response.headers, 0, ref.size, ref.size)
-            if skip:
-                Body(response, _Unnoted(flow)).read_into(memoryview(bytearray(skip)))
-                body = Body(response, flow)
-            body.read_into(view)
-            body.expect_end()
-        except BaseException:
-            body.discard()
-            raise
-        body.release()
+        if response.status in (404, 410):
+            body.dismiss(_SMALL_BODY_BYTES)
+            raise SourceFault(Fault.MISSING, f"{reason_of(404)} (chunk {ref.digest.hex()[:16]})")
+        # A whole reply of the chunk's size: to a reader, a file of one chunk.
+        body.read_range(view, 0, ref.size, skip=skip)
 
     def _ask(self, target: str, headers: Mapping[str, str], flow: Flow) -> BaseHTTPResponse:
         """One GET; its body is unread.
@@ -160,15 +139,10 @@ class PeerSource:
         Raises:
             SourceFault: no reply, or one that leads elsewhere.
         """
-        flow.slice_bytes()
-        sent = {**_HEADERS, "Host": self._host, **headers}
+        sent = {"Host": self._host, **headers}
         if self._authorize and (proof := self._authorize("GET", target)):
             sent["Authorization"] = proof
-        try:
-            response = self._connections.get(self._root + target, sent, flow)
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            flow.slice_bytes()  # when it was stopped, that is the reason
-            raise fault_of(error) from error
+        response = self._connections.get(self._root + target, sent, flow)
         if response.status in REDIRECTS:
             response.close()
             raise SourceFault(
@@ -178,31 +152,6 @@ class PeerSource:
             response.close()
             raise SourceFault(Fault.DENIED, "401: it wants the proof of another lab's secret")
         return response
-
-
-class _Unnoted:
-    """A flow for bytes that are read past: nobody is told of them."""
-
-    def __init__(self, flow: Flow) -> None:
-        self._flow = flow
-
-    def slice_bytes(self) -> int:
-        return self._flow.slice_bytes()
-
-    def advance(self, size_bytes: int) -> None:
-        return
-
-    def on_cancel(self, wake: Callable[[], None]) -> None:
-        self._flow.on_cancel(wake)
-
-
-def _finish_refusal(response: BaseHTTPResponse, body: Body) -> None:
-    """Reads a short error message to its end, so that the connection can be used again."""
-    length = content_length(response.headers)
-    if length is not None and length <= _SMALL_BODY_BYTES and body.read_all(length) is not None:
-        body.release()
-    else:
-        body.discard()
 
 
 def _named(root: str, location: str) -> str:
