@@ -25,6 +25,7 @@ _SERVICES_MAX = 256
 _ASK_MS = 3000
 _REFRESH_S = 30.0
 _INTERFACES_S = 30.0
+_END_S = 2.0
 _LOG = logging.getLogger("diachunk.node")
 
 Found = Callable[[Address, str], None]
@@ -59,6 +60,7 @@ class Discovery:
         self._services: dict[str, Address | None] = {}
         self._asking: set[asyncio.Task[None]] = set()
         self._zeroconf: AsyncZeroconf | None = None
+        self._starting: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -77,22 +79,30 @@ class Discovery:
         while True:
             addresses = own_addresses()
             try:
-                await self._begin(addresses)
-            except (TimeoutError, OSError, ZeroconfError, ValueError) as error:
-                _LOG.debug("no mDNS here: %s", error)
-            try:
+                await self._try_to_begin(addresses)
                 while own_addresses() == addresses:
                     await asyncio.sleep(_INTERFACES_S)
                     self._refresh()
             finally:
                 await self._end()
 
+    async def _try_to_begin(self, addresses: list[str]) -> None:
+        try:
+            await self._begin(addresses)
+        except (TimeoutError, OSError, ZeroconfError, ValueError) as error:
+            _LOG.debug("no mDNS here: %s", error)
+
     async def _begin(self, addresses: list[str]) -> None:
         if not addresses:
             return
         self._zeroconf = _open()
-        # A browser of one that is closed before it runs complains on stderr, in the middle of somebody's progress.
-        await self._zeroconf.zeroconf.async_wait_for_start()
+        # Whole, also when this is cut short: one that is closed while it opens its sockets leaves them open, and its
+        # browser complains on stderr, in the middle of somebody's progress.
+        self._starting = asyncio.ensure_future(self._zeroconf.zeroconf.async_wait_for_start())
+        self._starting.add_done_callback(
+            lambda done: done.cancelled() or done.exception()
+        )  # seen, whoever waits
+        await asyncio.shield(self._starting)
         if self._browse:
             AsyncServiceBrowser(self._zeroconf.zeroconf, SERVICE, handlers=[self._changed])
         if self._port is not None:
@@ -103,7 +113,9 @@ class Discovery:
         self._services.clear()
         if zeroconf is not None:
             with contextlib.suppress(OSError, ZeroconfError, TimeoutError):
-                async with asyncio.timeout(2.0):
+                async with asyncio.timeout(_END_S):
+                    if self._starting is not None:
+                        await asyncio.wait({self._starting})
                     await zeroconf.async_close()
 
     def _info(self, addresses: list[str]) -> AsyncServiceInfo:
