@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+from diachunk.bitmap import Bitmap
 from diachunk.limits import CHUNK_BYTES, DEFAULT
 from diachunk.schedule.claims import Claim
 from diachunk.schedule.health import Tier
@@ -109,3 +110,12 @@ def test_many_that_meet_leave_to_the_owners_what_has_hardly_begun() -> None:
     node.schedule.received(begun, CHUNK_BYTES // 100, 1.0)
     node.meets(5 * DEFAULT.feeders)
     assert begun.cancelled
+
+
+def test_what_a_member_takes_may_be_heard_before_who_the_members_are() -> None:
+    node = Node(1)
+    (claim, *_) = node.claims()
+    node.schedule.add_peer("10.0.0.1:8420", Bitmap(ITEMS))
+    node.schedule.member_takes("10.0.0.1:8420", {claim.run.first: 1000})
+    assert not claim.cancelled
+    node.meets(2)

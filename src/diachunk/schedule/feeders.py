@@ -135,10 +135,8 @@ class SingleFlight:
             blob = self._work.blobs[self._work.blob_of(item)]
             place = self._work.offset(item) >> _WINDOW_BITS
             number = (int.from_bytes(blob.digest[:7]) ^ place * 0x9E3779B97F4A7C15) % _PRIME
-            scored = sorted(
-                ((number * factor % _PRIME, name) for name, factor in self._feeders[blob.component]),
-                reverse=True,
-            )
+            feeders = self._feeders.get(blob.component, ())  # nobody said yet who takes part
+            scored = sorted(((number * factor % _PRIME, name) for name, factor in feeders), reverse=True)
             ranked = self._ranked[window] = tuple(name for _, name in scored)
         return ranked
 

@@ -103,6 +103,7 @@ class Joined:
     def _attend(self, company: Company, mapped: Mapped) -> None:
         attendance = Attendance(company, mapped, self._make_source)
         self._attending[company] = attendance
+        attendance.members(self._around.me, self._members())  # before what they take: that is judged by their rank
         for one in self._subscriptions.values():
             attendance.news(one, None)
             if one.has is None:
