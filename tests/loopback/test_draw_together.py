@@ -1,0 +1,94 @@
+"""Machines that draw the same from an emulated Hub: together while they do, and from each other afterwards."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import diachunk
+from diachunk.limits import CHUNK_BYTES, MiB
+from diachunk.manifest import Manifest
+from diachunk.testing import faults
+from diachunk.testing.hub import Hub
+from diachunk.testing.hub_faults import Part
+from fixtures.checkpoints import assert_store_is_right
+from fixtures.hub_world import VOCODER, hub_serving, noise
+from fixtures.settings import write_config
+from fixtures.watch import Told
+
+pytestmark = pytest.mark.loopback
+
+FILES = {
+    "config.json": b'{"rate": 44100}\n',
+    "vocab.txt": noise("vocab", 70_000),
+    "codec.bin": noise("codec", 12 * CHUNK_BYTES + 12_345),
+}
+SIZE = sum(len(data) for data in FILES.values())
+PORTS = range(18_420, 18_424)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, base: Path) -> Iterator[Hub]:
+    write_config(base, {"patience_s": 8.0}, extra=f"port = {PORTS[0]}")
+    with hub_serving(monkeypatch, {VOCODER: FILES}) as serving:
+        yield serving
+
+
+def together(count: int, fetch: Callable[[int], diachunk.Snapshot]) -> list[diachunk.Snapshot]:
+    """So many fetches, begun at one moment, each with a store of its own."""
+    barrier = threading.Barrier(count)
+
+    def run(number: int) -> diachunk.Snapshot:
+        barrier.wait()
+        return fetch(number)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(run, range(count)))
+
+
+def fetch(target: str | Path, home: Path, **options: Any) -> diachunk.Snapshot:
+    said = {
+        "peers": [f"127.0.0.1:{port}" for port in PORTS],
+        "share": True,
+        "linger_s": 10.0,
+        "max_down_bps": 6 * MiB,
+        **options,
+    }
+    return diachunk.fetch(target, home=home, **said)
+
+
+def assert_right(home: Path, snapshot: diachunk.Snapshot) -> Manifest:
+    for path, data in FILES.items():
+        assert snapshot.path(path).read_bytes() == data
+    assert_store_is_right(home)
+    assert list((home / "drafts").iterdir()) == []
+    return snapshot.manifest
+
+
+def test_a_repository_is_taken_once_by_machines_that_start_together(hub: Hub, tmp_path: Path) -> None:
+    snapshots = together(4, lambda number: fetch(f"hub:{VOCODER}", tmp_path / f"store{number}"))
+    ids = {assert_right(tmp_path / f"store{number}", each).id for number, each in enumerate(snapshots)}
+    assert len(ids) == 1
+    assert hub.bytes_sent() <= 1.6 * SIZE
+
+
+def test_a_machine_that_starts_later_finds_what_was_drawn_by_what_is_stated(hub: Hub, tmp_path: Path) -> None:
+    """No name stands for it on the first machine: it was fetched as `hub:`."""
+    first = diachunk.fetch(f"hub:{VOCODER}", home=tmp_path / "first")
+    hub.fail(Part.CDN, faults.Status(503))
+    hub.fail(Part.RESOLVE, faults.Status(503))
+    with diachunk.serve(port=PORTS[0], home=tmp_path / "first", discover=False):
+        second = fetch(f"hub:{VOCODER}", tmp_path / "second", share=False, linger_s=0)
+    assert assert_right(tmp_path / "second", second).id == first.manifest.id
+
+
+def test_a_library_call_opens_no_port_unless_told(hub: Hub, tmp_path: Path) -> None:
+    told = Told()
+    with diachunk.serve(port=PORTS[0], home=tmp_path / "other", discover=False) as serving:
+        fetch(f"hub:{VOCODER}", tmp_path / "one", share=False, linger_s=None, progress=told)
+        assert serving.peers() == []
