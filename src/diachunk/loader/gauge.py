@@ -2,24 +2,18 @@
 
 `weights_only` lets nothing run, but takes what it is told for granted: a few hundred bytes can stand for more work than
 any machine does (a key that is a tuple of the same tuple twice, 60 deep, is hashed 2^60 times, where no Ctrl-C is
-heard), for more memory than there is (compressed members, copies of copies), or end the process (a tuple nested so deep
-that hashing it overflows the stack; a byte order that makes torch swap bytes of a storage that has none).
+heard), for more memory than there is (copies of copies), or end the process (a tuple nested so deep that hashing it
+overflows the stack).
 """
 
 from __future__ import annotations
 
-import io
-import pickletools
 import struct
-import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import IO, Any, cast
 
 from diachunk.formats.base import FormatError
-from diachunk.limits import MiB
 
-PICKLE_BYTES_MAX = 32 * MiB
 OPCODES_MAX = 4_000_000
 """A tensor takes some 32."""
 WEIGHT_MAX = 16_000_000
@@ -27,8 +21,7 @@ WEIGHT_MAX = 16_000_000
 WORK_MAX = 16_000_000
 """Elements that are hashed or copied while the pickle is read."""
 _DEPTH_MAX = 200
-_ORDER_BYTES_MAX = 16
-_LOCAL = struct.Struct("<4s22x2H")  # APPNOTE.TXT 4.3.7: what of a local header says where the data starts
+_U32 = struct.Struct("<I")
 _REFUSED_GLOBALS = {"builtins bytearray", "__builtin__ bytearray"}
 """bytearray(n) is n bytes; a checkpoint has no use for it."""
 
@@ -39,16 +32,20 @@ class TooLarge(FormatError):
 
 @dataclass(slots=True)
 class _Value:
-    """What a value costs to hash or copy, and how deep it is. `name`: of a global. Containers grow."""
+    """What a value costs to hash or copy, and how deep it is. `name`: of a global. `grows`: whether it takes others
+    in later; what does not may stand for many of its kind.
+    """
 
     weight: int = 1
     depth: int = 1
     name: str = ""
+    grows: bool = False
 
     def take_in(self, items: Iterable[_Value]) -> None:
         for each in items:
             self.weight += each.weight
-            self.depth = max(self.depth, each.depth + 1)
+            if each.depth >= self.depth:
+                self.depth = each.depth + 1
         if self.weight > WEIGHT_MAX:
             raise TooLarge(f"a value of its pickle stands for more than {WEIGHT_MAX:,} elements")
         if self.depth > _DEPTH_MAX:
@@ -56,58 +53,7 @@ class _Value:
 
 
 _ATOM = _Value()
-
-
-def check_zip(file: io.RawIOBase, *, trusted: bool = False) -> None:
-    """Checks the members of a zip file of PyTorch, whose directory was read without complaint, and its pickle,
-    unless whoever made it is trusted to run code.
-
-    Raises:
-        FormatError: it is not what torch.save writes, or its pickle is of unreasonable size.
-        Unreadable: the pickle holds what `weights_only` does not read.
-    """
-    file.seek(-22, io.SEEK_END)
-    end = file.read(22)
-    # Readers differ in where they look for the directory if a comment follows it; torch.save writes none.
-    if not end or not end.startswith(b"PK\x05\x06") or end[-2:] != b"\0\0":
-        raise FormatError("a comment follows the zip file's directory")
-    try:
-        with zipfile.ZipFile(cast(IO[bytes], file)) as archive:
-            members = archive.infolist()
-            if any(each.compress_type != zipfile.ZIP_STORED for each in members):
-                raise FormatError("a member of the zip file is compressed")
-        pickled = _member(file, members, "data.pkl", PICKLE_BYTES_MAX)
-        order = _member(file, members, "byteorder", _ORDER_BYTES_MAX)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error) as error:
-        raise FormatError("the zip file is malformed") from error
-    if order is not None and order.strip() == b"big":
-        raise FormatError("its tensors are big-endian; torch.load and torch.save turn them")
-    if pickled is not None and not trusted:
-        measure(pickled)
-
-
-def _member(file: io.RawIOBase, members: list[zipfile.ZipInfo], name: str, bytes_max: int) -> bytes | None:
-    """The bytes of the member "<any>/name"."""
-    # torch finds it whatever its case, so there may be but one. A storage, one level down, may have any key.
-    found = [each for each in members if each.filename.lower().rpartition("/")[2] == name]
-    found = [each for each in found if each.filename.count("/") <= 1]
-    if len(found) > 1:
-        raise FormatError(f"the zip file has several members {name}")
-    if not found:
-        return None
-    if found[0].file_size > bytes_max:
-        raise TooLarge(f"{name} has {found[0].file_size:,} bytes")
-    # Not by `zipfile`: torch.save may be told to write no checksums.
-    file.seek(found[0].header_offset)
-    header = file.read(_LOCAL.size) or b""
-    signature, name_bytes, extra_bytes = _LOCAL.unpack(header)
-    if signature != b"PK\x03\x04":
-        raise FormatError(f"{name} is not where the zip file's directory has it")
-    file.seek(name_bytes + extra_bytes, io.SEEK_CUR)
-    data = file.read(found[0].file_size) or b""
-    if len(data) != found[0].file_size:
-        raise FormatError(f"{name} is cut short")
-    return data
+_SHORT_TEXTS = tuple(_Value(1 + size // 8) for size in range(256))
 
 
 class Unreadable(Exception):
@@ -115,23 +61,23 @@ class Unreadable(Exception):
 
 
 def measure(pickled: bytes) -> None:
-    """Walks the opcodes that `weights_only` knows.
+    """Walks the opcodes that `weights_only` knows. Not by pickletools, which makes an object of each and takes three
+    times as long: whoever loads waits for it.
 
     Raises:
         FormatError: too many of them, or values too large or too deep.
         Unreadable: others.
     """
-    gauge = _Gauge()
+    gauge, steps, at = _Gauge(), _STEPS, 0
     try:
-        for number, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
-            if number == OPCODES_MAX:
-                raise TooLarge(f"its pickle has more than {OPCODES_MAX:,} opcodes")
-            step = _STEPS.get(opcode.name)
-            if step is None:
-                raise Unreadable(opcode.name)
-            step(gauge, argument)
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
+        for _ in range(OPCODES_MAX):
+            code = pickled[at]
+            if code == _STOP:
+                return
+            at = steps[code](gauge, pickled, at + 1)
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError, struct.error) as error:
         raise Unreadable("malformed") from error
+    raise TooLarge(f"its pickle has more than {OPCODES_MAX:,} opcodes")
 
 
 @dataclass(slots=True)
@@ -169,7 +115,10 @@ class _Gauge:
         self.stack.append(joined)
 
     def put(self, items: list[_Value]) -> None:
-        self.stack[-1].take_in(items)
+        target = self.stack[-1]
+        if not target.grows:
+            raise Unreadable("something put into what holds nothing")
+        target.take_in(items)
 
     def put_keyed(self, items: list[_Value]) -> None:
         """Into a dict, whose keys are hashed."""
@@ -182,7 +131,7 @@ class _Gauge:
         if not called.name:
             raise Unreadable("a call of what is no global")
         self.spend((arguments,))
-        self.stack.append(_Value(arguments.weight, arguments.depth))
+        self.stack.append(_Value(arguments.weight, arguments.depth, grows=True))
 
     def build(self) -> None:
         state = self.last(1)
@@ -194,51 +143,112 @@ class _Gauge:
         self.stack.append(_Value())
 
     def spend(self, values: Iterable[_Value]) -> None:
-        self.work += sum(each.weight for each in values)
+        for each in values:
+            self.work += each.weight
         if self.work > WORK_MAX:
             raise TooLarge(f"to read its pickle, more than {WORK_MAX:,} elements are hashed or copied")
 
 
-def _atom(gauge: _Gauge, argument: Any) -> None:
+# --- opcodes: (gauge, pickle, where their argument begins) -> where the next one is -----------------------------
+
+_Step = Callable[[_Gauge, bytes, int], int]
+_STOP = ord(".")
+
+
+def _unknown(gauge: _Gauge, data: bytes, at: int) -> int:
+    raise Unreadable(f"opcode {data[at - 1]:#x}")
+
+
+def _atom(argument_bytes: int) -> _Step:
+    def step(gauge: _Gauge, data: bytes, at: int) -> int:
+        gauge.stack.append(_ATOM)
+        return at + argument_bytes
+
+    return step
+
+
+def _acts(act: Callable[[_Gauge], None], argument_bytes: int = 0) -> _Step:
+    def step(gauge: _Gauge, data: bytes, at: int) -> int:
+        act(gauge)
+        return at + argument_bytes
+
+    return step
+
+
+def _long(gauge: _Gauge, data: bytes, at: int) -> int:
     gauge.stack.append(_ATOM)
+    return at + 1 + data[at]
 
 
-def _container(gauge: _Gauge, argument: Any) -> None:
-    gauge.stack.append(_Value())
+def _short_text(gauge: _Gauge, data: bytes, at: int) -> int:
+    size = data[at]
+    gauge.stack.append(_SHORT_TEXTS[size])
+    return at + 1 + size
 
 
-def _text(gauge: _Gauge, argument: Any) -> None:
-    gauge.stack.append(_Value(1 + len(argument) // 8))
+def _text(gauge: _Gauge, data: bytes, at: int) -> int:
+    (size,) = _U32.unpack_from(data, at)
+    gauge.stack.append(_SHORT_TEXTS[size] if size < 256 else _Value(1 + size // 8))
+    return at + 4 + int(size)
 
 
-def _get(gauge: _Gauge, argument: Any) -> None:
-    gauge.stack.append(gauge.memo[argument])
+def _global(gauge: _Gauge, data: bytes, at: int) -> int:
+    module_end = data.index(b"\n", at)
+    end = data.index(b"\n", module_end + 1)
+    gauge.found(f"{data[at:module_end].decode()} {data[module_end + 1 : end].decode()}")
+    return end + 1
 
 
-def _put(gauge: _Gauge, argument: Any) -> None:
-    gauge.memo[argument] = gauge.stack[-1]
+def _get(gauge: _Gauge, data: bytes, at: int) -> int:
+    gauge.stack.append(gauge.memo[data[at]])
+    return at + 1
 
 
-_ATOMS = ("NONE", "NEWFALSE", "NEWTRUE", "EMPTY_TUPLE", "BININT", "BININT1", "BININT2", "BINFLOAT", "LONG1")
-_STEPS: dict[str, Callable[[_Gauge, Any], None]] = {
-    **dict.fromkeys(_ATOMS, _atom),
-    **dict.fromkeys(("EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET"), _container),
-    **dict.fromkeys(("BINUNICODE", "SHORT_BINSTRING"), _text),
-    **dict.fromkeys(("BINGET", "LONG_BINGET"), _get),
-    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), _put),
-    **dict.fromkeys(("PROTO", "STOP"), lambda gauge, _: None),
-    "GLOBAL": _Gauge.found,
-    "MARK": lambda gauge, _: gauge.mark(),
-    "TUPLE1": lambda gauge, _: gauge.join(gauge.last(1)),
-    "TUPLE2": lambda gauge, _: gauge.join(gauge.last(2)),
-    "TUPLE3": lambda gauge, _: gauge.join(gauge.last(3)),
-    "TUPLE": lambda gauge, _: gauge.join(gauge.since_mark()),
-    "APPEND": lambda gauge, _: gauge.put(gauge.last(1)),
-    "APPENDS": lambda gauge, _: gauge.put(gauge.since_mark()),
-    "SETITEM": lambda gauge, _: gauge.put_keyed(gauge.last(2)),
-    "SETITEMS": lambda gauge, _: gauge.put_keyed(gauge.since_mark()),
-    "REDUCE": lambda gauge, _: gauge.call(),
-    "NEWOBJ": lambda gauge, _: gauge.call(),
-    "BUILD": lambda gauge, _: gauge.build(),
-    "BINPERSID": lambda gauge, _: gauge.storage(),
+def _long_get(gauge: _Gauge, data: bytes, at: int) -> int:
+    gauge.stack.append(gauge.memo[_U32.unpack_from(data, at)[0]])
+    return at + 4
+
+
+def _put(gauge: _Gauge, data: bytes, at: int) -> int:
+    gauge.memo[data[at]] = gauge.stack[-1]
+    return at + 1
+
+
+def _long_put(gauge: _Gauge, data: bytes, at: int) -> int:
+    gauge.memo[_U32.unpack_from(data, at)[0]] = gauge.stack[-1]
+    return at + 4
+
+
+_KNOWN: dict[bytes, _Step] = {
+    **dict.fromkeys((b"N", b"\x88", b"\x89", b")"), _atom(0)),  # NONE, NEWTRUE, NEWFALSE, EMPTY_TUPLE
+    b"K": _atom(1),
+    b"M": _atom(2),
+    b"J": _atom(4),
+    b"G": _atom(8),  # BININT1, BININT2, BININT, BINFLOAT
+    b"\x8a": _long,  # LONG1
+    **dict.fromkeys(
+        (b"]", b"}", b"\x8f"), _acts(lambda gauge: gauge.stack.append(_Value(grows=True)))
+    ),  # EMPTY_*
+    b"X": _text,  # BINUNICODE
+    b"U": _short_text,  # SHORT_BINSTRING
+    b"h": _get,
+    b"j": _long_get,
+    b"q": _put,
+    b"r": _long_put,  # BINGET, LONG_BINGET, BINPUT, LONG_BINPUT
+    b"\x80": _acts(lambda gauge: None, 1),  # PROTO
+    b"c": _global,  # GLOBAL
+    b"(": _acts(_Gauge.mark),  # MARK
+    b"\x85": _acts(lambda gauge: gauge.join(gauge.last(1))),  # TUPLE1
+    b"\x86": _acts(lambda gauge: gauge.join(gauge.last(2))),  # TUPLE2
+    b"\x87": _acts(lambda gauge: gauge.join(gauge.last(3))),  # TUPLE3
+    b"t": _acts(lambda gauge: gauge.join(gauge.since_mark())),  # TUPLE
+    b"a": _acts(lambda gauge: gauge.put(gauge.last(1))),  # APPEND
+    b"e": _acts(lambda gauge: gauge.put(gauge.since_mark())),  # APPENDS
+    b"s": _acts(lambda gauge: gauge.put_keyed(gauge.last(2))),  # SETITEM
+    b"u": _acts(lambda gauge: gauge.put_keyed(gauge.since_mark())),  # SETITEMS
+    **dict.fromkeys((b"R", b"\x81"), _acts(_Gauge.call)),  # REDUCE, NEWOBJ
+    b"b": _acts(_Gauge.build),  # BUILD
+    b"Q": _acts(_Gauge.storage),  # BINPERSID
 }
+"""Names as in the standard library's `pickletools`; all that torch's `_weights_only_unpickler` reads."""
+_STEPS: list[_Step] = [_KNOWN.get(bytes([code]), _unknown) for code in range(256)]

@@ -20,8 +20,9 @@ from diachunk.formats.base import FormatError, RandomAccess, TensorSpan
 from diachunk.formats.spans import HEADER_BYTES_MAX, check_name
 from diachunk.formats.torch_zip import TorchZip
 from diachunk.loader.blob import Damaged
-from diachunk.loader.gauge import Unreadable, check_zip
+from diachunk.loader.gauge import Unreadable
 from diachunk.loader.layout import Layout, Storage, View, check_views
+from diachunk.loader.members import check_zip
 
 _DEPTH_MAX = 64
 _ENTRIES_MAX = 250_000
