@@ -87,6 +87,29 @@ def test_a_chunk_costs_microseconds_beside_forty_peers(items: int, members: bool
     assert min(cost_us(items, members=members) for _ in range(3)) < _BOUND_US
 
 
+def thousand_us() -> tuple[float, float]:
+    """Microseconds of hearing who takes part, one of a thousand others, and of finding whom of them to ask."""
+    now = [0.0]
+    schedule, _ = _beside(_work(1_600), random.Random(2), now, 1_000, members=True)
+    others = [Member(f"10.0.{n >> 8}.{n & 255}:8420", frozenset({"model"}), True) for n in range(1_000)]
+    started_s = time.process_time()
+    for number in range(10):
+        schedule.members("10.9.1.1:8420", others[number % 2 :])
+    told_us = (time.process_time() - started_s) / 10 * 1e6
+    now[0] = 10.0
+    claims: list[Claim] = []
+    started_s = time.process_time()
+    while isinstance(step := schedule.claim(), Claim):
+        claims.append(step)
+    return told_us, (time.process_time() - started_s) / len(claims) * 1e6
+
+
+def test_a_thousand_machines_that_take_part_cost_milliseconds_to_hear_of_and_microseconds_to_ask() -> None:
+    told_us, asked_us = (min(each) for each in zip(*(thousand_us() for _ in range(3)), strict=True))
+    assert told_us < 10_000
+    assert asked_us < 400
+
+
 def peers_bytes(items: int, peers: int) -> float:
     """Memory that one peer takes in a schedule, on the average."""
     work = _work(items)
@@ -111,5 +134,7 @@ if __name__ == "__main__":
             print(
                 f"{count:,} chunks beside {around:,}: peers alone {costs[0]:.0f} us a chunk, members {costs[1]:.0f} us"
             )
+    told_us, asked_us = (min(each) for each in zip(*(thousand_us() for _ in range(5)), strict=True))
+    print(f"1,000 members: {told_us:.0f} us to hear who they are, {asked_us:.0f} us for a claim among them")
     for count in (1_600, 250_000):
         print(f"{count:,} chunks: {peers_bytes(count, 100) / 1024:.1f} KiB a peer")

@@ -75,7 +75,7 @@ def test_a_full_peer_is_asked_again_when_it_said_and_is_no_worse_for_it() -> Non
     node.schedule.finish(node.claim(), Fault.BUSY, "503", retry_after_s=3.0)
     assert 3.0 <= node.asked_again_after_s(full, 10.0) <= 3.0 * 1.5 + 0.02
     health = node.health(full)
-    assert not (health.faults or health.faults_in_a_row or health.out or health.parked)
+    assert (health.faults, health.faults_in_a_row, health.out) == (0, 0, "")
 
 
 def test_a_full_peer_that_does_not_say_when_is_asked_more_and_more_seldom_until_it_gives() -> None:

@@ -59,7 +59,7 @@ class Node:
 
 def takes(name: str, size_bytes: int) -> Callable[[Node], None]:
     """It said once that it takes the first chunk, and so much of that it has."""
-    said = []
+    said: list[Node] = []
 
     def tell(node: Node) -> None:
         if not said:
