@@ -63,6 +63,7 @@ class Greeting:
 
     async def keep_announcing(self) -> None:
         while True:
+            self._soon.clear()  # first: what is new from here on is said in the next round
             if self._speak_through is not None:
                 await self._speak(self._speak_through)
             news = self._news()
@@ -75,7 +76,6 @@ class Greeting:
             ]
             for first in range(0, len(due), _AT_ONCE):
                 await asyncio.gather(*(self.greet(each) for each in due[first : first + _AT_ONCE]))
-            self._soon.clear()
             try:
                 async with asyncio.timeout(_LOOK_S):
                     await self._soon.wait()

@@ -26,6 +26,7 @@ _THREAD_FROM_CHUNKS = 20_000
 _USELESS_S = 30.0
 _REQUESTS = 4
 _SOON_S = 0.2
+_STIRRED_S = 0.05
 _CROWD = 15
 """So many answers a second from all nodes together are asked for: on one machine with fifteen others they cost more
 than the bytes do, and news that is a second old costs a swarm 1% (diachunk.simulate)."""
@@ -51,6 +52,7 @@ class Joined:
         self._under_way: set[asyncio.Task[None]] = set()
         self._closed = False
         self._due: asyncio.TimerHandle | None = None
+        self._stirred: asyncio.TimerHandle | None = None
         self._ready = self._loop.create_task(self._prepare(), name="diachunk-numbering")
 
     # --- the session's side --------------------------------------------------------------------------------
@@ -109,6 +111,7 @@ class Joined:
             if one.has is None:
                 one.poke()
         self.tick()
+        self._around.announce()
 
     def _end(self, company: Company) -> None:
         self._waiting.pop(company, None)
@@ -156,8 +159,16 @@ class Joined:
         if self._due is None and not self._closed:
             self._due = self._loop.call_later(_SOON_S, self._update)
 
+    def stir(self) -> None:
+        """Somebody new is there, or says that it wants something else: looked at once for all that come together."""
+        if self._stirred is None and self._attending and not self._closed:
+            self._stirred = self._loop.call_later(_STIRRED_S, self.tick)
+
     def tick(self) -> None:
         """Brings everything up to date: whom to listen to, who takes part, what is wanted here."""
+        if self._stirred is not None:
+            self._stirred.cancel()
+            self._stirred = None
         if not self._closed and self._numbering is not None:
             self._choose(self._numbering.bits)
             self._update()
@@ -185,7 +196,8 @@ class Joined:
         found = False
         for view in self._around.named() if self._attending else ():
             one = self._subscriptions.get(view.address)
-            brings = one is not None and one.has is not None and any(one.has)
+            # Nobody gets pieces of a statement but who draws it, and says so.
+            brings = one is not None and one.has is not None and (self._stated or any(one.has))
             if brings or (view.neighbour is not None and view.neighbour.lie):
                 continue
             found = True
@@ -325,8 +337,9 @@ class Joined:
 
     async def close(self) -> None:
         self._closed = True
-        if self._due is not None:
-            self._due.cancel()
+        for timer in (self._due, self._stirred):
+            if timer is not None:
+                timer.cancel()
         for company in [*self._attending, *self._waiting]:
             company.expects_more(False)
         self._attending.clear()

@@ -97,7 +97,7 @@ class Neighbourhood:
     async def start(self) -> None:
         """Begins to look for others."""
         self._began_at = self.clock()
-        self.roster.on_change = self._calling.changed.set
+        self.roster.on_change = self._stir
         self.talker.start()
         self._resolving.start()
         self._spawn(self._calling.keep_calling(), "diachunk-dial")
@@ -259,6 +259,9 @@ class Neighbourhood:
         neighbour = self.neighbours.get(address)
         return neighbour is not None and neighbour.reached
 
+    def announce(self) -> None:
+        self._greeting.soon()
+
     def lost(self, address: Address, trouble: str) -> None:
         neighbour = self.neighbours.get(address)
         if neighbour is not None and neighbour.reached:
@@ -285,6 +288,12 @@ class Neighbourhood:
             known = self.roster.get(address) is not None
             if known or may_be_dialled(address, informant, self._allows):
                 self.roster.note(address, How.EXCHANGE, informant=source, age_s=age_s)
+
+    def _stir(self) -> None:
+        """The roster changed: somebody may have to be called, or asked what it has."""
+        self._calling.changed.set()
+        for joined in self._joined.values():
+            joined.stir()
 
     def _found(self, address: Address, store: str) -> None:
         """mDNS shows a node."""

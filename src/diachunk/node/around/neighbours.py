@@ -105,6 +105,10 @@ class Around(Protocol):
         """This node's address as others see it; "" while unknown, or when it does not share."""
         ...
 
+    def announce(self) -> None:
+        """Something is wanted here: others are told at once."""
+        ...
+
     def lost(self, address: Address, trouble: str) -> None:
         """It gave no answer: it is looked for again."""
         ...
