@@ -193,7 +193,8 @@ def test_too_many_listeners_are_told_to_come_again_and_leaving_frees_a_place(
     listener = threading.Thread(target=lambda: heard.append(served.json(poll)))
     listener.start()
     until(lambda: served.call(lambda: served.state.listeners) == 1)
-    assert served.ask(poll)[0] == 503
+    status, headers, _ = served.ask(poll)
+    assert (status, headers["retry-after"]) == (503, "5")
     served.call(lambda: served.state.wants.put(Want(manifest.id, ("model",), False)))
     listener.join(20)
     assert heard[0]["wants"] == ["model"]

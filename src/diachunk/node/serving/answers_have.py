@@ -16,6 +16,8 @@ from diachunk.node.serving.state import STATE, State
 from diachunk.node.stock.feed import Feed
 
 LISTENERS_MAX = 64
+COME_AGAIN_S = 5
+"""For those beyond: two hundred machines that are refused each second cost a node more than its listeners do."""
 DIGESTS_MAX = 8192
 _SINCE = re.compile(r"([0-9a-f]{16}):(\d{1,15})", re.ASCII)
 LINES = "application/x-ndjson"
@@ -38,7 +40,7 @@ async def have(request: web.Request) -> web.StreamResponse:
         return await _follow(request, feed, epoch, version, follow_s)
     if wait_s and epoch == feed.epoch and version == feed.version:
         if state.listeners >= LISTENERS_MAX:
-            return full()
+            return full(COME_AGAIN_S)
         with _listening(state):
             await feed.told.wait(wait_s)
         if state.shelf.feed(manifest_id) is not feed:
@@ -72,7 +74,7 @@ async def _follow(
     state = request.app[STATE]
     every_s = max(_seconds(request, state, "every"), state.limits.have_interval_s)
     if state.listeners >= LISTENERS_MAX:
-        return full()
+        return full(COME_AGAIN_S)
     now = asyncio.get_running_loop().time
     response = web.StreamResponse(headers={"Content-Type": LINES})
     ends_at = now() + follow_s
