@@ -15,7 +15,9 @@ from diachunk.api.recipes import read_recipe, state
 from diachunk.errors import TransferIncomplete
 from diachunk.limits import CHUNK_BYTES
 from diachunk.manifest.statement import Statement
+from diachunk.store.drafts import Draft
 from diachunk.testing.servers import Nginx
+from diachunk.transfer.session import Outcome, Session
 from fixtures.checkpoints import MIB, assert_store_is_right, tree
 from fixtures.hostile_peer import Answer, HostilePeer
 from fixtures.hub_world import noise, url_recipe
@@ -165,3 +167,27 @@ def test_what_others_say_they_have_of_it_is_read_with_suspicion(
     with world.peer(statement=says) as liar:
         world.fetch(home, liar)
         assert liar.asked["statement"] == 1
+
+
+def test_what_is_wrong_is_shown_to_nobody_while_the_others_go_on(
+    world: World, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+    doubt, run = Draft.doubt, Session.run
+
+    def doubted(draft: Draft) -> None:
+        happened.append(draft.path.name.partition(".")[0])
+        doubt(draft)
+
+    def ran(session: Session) -> Outcome:
+        outcome = run(session)
+        happened.append("over")
+        return outcome
+
+    monkeypatch.setattr(Draft, "doubt", doubted)
+    monkeypatch.setattr(Session, "run", ran)
+    with world.liar(*FILES) as liar:
+        done = world.fetch(home, liar)
+    assert done.report.wasted_bytes > 0
+    assert happened.index("over") > 0, "doubted as soon as it was hashed, not once all are here"
+    assert happened[0] in {file.key.hex() for file in world.statement.files}
