@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -217,3 +218,23 @@ def test_manifests_are_found_by_the_files_that_are_stated(node: Served, store: S
     assert node.json(f"/v1/statements/{STATEMENT.found_by.hex()}") == {"manifests": []}
     assert node.ask("/v1/statements/x")[0] == 400
     assert isinstance(Drawing(store).draft, Draft)
+
+
+def test_what_was_here_before_is_offered_from_where_it_lies(node: Served, tmp_path: Path) -> None:
+    path = tmp_path / "weights.bin"
+    path.write_bytes(DATA)
+    node.state.shelf.stated.keep(STATEMENT, {FILE.key: path, SMALL.key: tmp_path / "gone"})
+    until(lambda: held(node) == 3)
+    assert node.ask(PATH)[2] == DATA
+    os.utime(path, ns=(1, 1))  # changed since: nobody knows what it is now
+    assert node.ask(PATH)[0] == 404
+    until(lambda: held(node) == 0)
+
+
+def test_what_was_here_before_and_is_private_is_not(node: Served, store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "weights.bin"
+    path.write_bytes(DATA)
+    store.catalog.mark_private(FILE.key)
+    node.state.shelf.stated.keep(STATEMENT, {FILE.key: path})
+    until(lambda: node.ask(HAVE)[0] == 200)
+    assert (held(node), node.ask(PATH)[0]) == (0, 404)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from diachunk.api.context import Context
+from diachunk.api.drawing_together import swarm_of
 from diachunk.api.trust.private import carry_over, mark_on_login
 from diachunk.chunking.cuts import cut_sizes
 from diachunk.chunking.hashes import Hashes
@@ -19,7 +20,6 @@ from diachunk.manifest import Component, FileEntry, Manifest, build
 from diachunk.manifest.model import RULE
 from diachunk.manifest.outline import FileOutline
 from diachunk.manifest.stated import StatedCheckpoint, StatedFile
-from diachunk.manifest.statement import Statement
 from diachunk.sources.base import Source
 from diachunk.sources.context import SourceContext
 from diachunk.sources.open import open_origins
@@ -29,7 +29,6 @@ from diachunk.store.drafts import chunk_list, matches
 from diachunk.store.stamps import Stamp, read_stamp
 from diachunk.store.store import Store
 from diachunk.transfer.assemble import Report
-from diachunk.transfer.company import Swarm
 from diachunk.transfer.drafting import Drafting
 from diachunk.transfer.progress import How, Listener, Notice, Progress
 
@@ -142,7 +141,7 @@ def draw(
         context.config.limits,
         known=knowledge.find_or_read,
         prefixes=prefixes,
-        swarm=_swarm_of(stated, knowledge, context),
+        swarm=swarm_of(stated, knowledge.find, context),
         max_down_bps=max_down_bps or context.config.max_down_bps,
         listener=listener,
     )
@@ -154,13 +153,6 @@ def draw(
     for file in files:
         store.drafts.forget(file)
     return manifest, drafting.report
-
-
-def _swarm_of(stated: StatedCheckpoint, knowledge: Knowledge, context: Context) -> Swarm | None:
-    """The other machines that draw the same; nobody is looked for where nothing is missing."""
-    if context.sharing is None or all(knowledge.find(file) is not None for file in stated.walk()):
-        return None
-    return context.sharing.swarm_of(Statement.of(stated.walk(), private=stated.private))
 
 
 def local_parts(stated: StatedCheckpoint, context: Context) -> tuple[set[Digest], set[Digest]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -16,6 +16,8 @@ from diachunk.store.store import Store
 from diachunk.transfer.progress import Event, Listener, Notice, silent
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from diachunk.api.trust.naming import Ask
     from diachunk.digest import Digest
     from diachunk.manifest import Manifest
@@ -199,9 +201,9 @@ class Sharing:
         node = self.open()
         return node.join(manifest) if node is not None else None
 
-    def swarm_of(self, statement: Statement) -> Swarm | None:
+    def swarm_of(self, statement: Statement, here: Mapping[Digest, Path]) -> Swarm | None:
         """The other machines that draw the same, or drew it; None also for what is private, where no secret keeps it
-        among those who may have it.
+        among those who may have it. `here`: files of it that are here already, by key.
         """
         node = self.open()
         if node is None or (statement.private and self.config.token_file is None):
@@ -209,7 +211,7 @@ class Sharing:
         if node.speaks_through is not None:
             # A `serve` shows what is verified, and of this nothing is yet: it is shown by whoever fetches it.
             node = self._beside = self._beside or self._make(beside=True)
-        return node.join(statement) if node is not None else None
+        return node.join(statement, here) if node is not None else None
 
     # --- the end -------------------------------------------------------------------------------------------
 

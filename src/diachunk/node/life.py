@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from socket import socket
 
 from diachunk.digest import Digest
 from diachunk.errors import ManifestError
 from diachunk.limits import Limits
 from diachunk.manifest import Manifest, decode
-from diachunk.manifest.statement import Shared
+from diachunk.manifest.statement import Shared, Statement
 from diachunk.node.around.joining import Joined
 from diachunk.node.around.neighbourhood import Neighbourhood, NodeView
 from diachunk.node.around.neighbours import Identity
@@ -126,8 +127,17 @@ class Life:
 
     # --- what is asked of it -------------------------------------------------------------------------------
 
-    def join(self, shared: Shared, listener: Listener = silent) -> Joined:
-        """The other machines, for the sessions of one manifest. `listener`: told of those that lie, on the loop."""
+    def join(
+        self, shared: Shared, listener: Listener = silent, here: Mapping[Digest, Path] | None = None
+    ) -> Joined:
+        """The other machines, for the sessions of one manifest, or statement.
+
+        Args:
+            listener: told of those that lie, on the loop.
+            here: a statement's files that are here already, by key.
+        """
+        if here and self._shelf is not None and isinstance(shared, Statement):
+            asyncio.get_running_loop().run_in_executor(None, self._shelf.stated.keep, shared, here)
         return self._around.join(shared, listener)
 
     async def ask_refs(

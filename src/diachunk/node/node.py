@@ -8,10 +8,11 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
+from pathlib import Path
 from socket import socket
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -261,10 +262,12 @@ class Node:
 
     # --- what it is for ------------------------------------------------------------------------------------
 
-    def join(self, shared: Shared) -> Swarm:
-        """The other machines, for the sessions of one manifest, or statement."""
+    def join(self, shared: Shared, here: Mapping[Digest, Path] | None = None) -> Swarm:
+        """The other machines, for the sessions of one manifest, or statement. `here`: files of a statement that are
+        here already, by key: they are offered, too.
+        """
         self.start()
-        return _Joining(self, shared)
+        return _Joining(self, shared, here)
 
     def ask_refs(
         self, name: str, revision: str, wait_s: float, found_by: Digest | None = None
@@ -320,14 +323,14 @@ class Node:
 class _Joining:
     """A manifest's swarm, also while the node's libraries are still being loaded."""
 
-    def __init__(self, node: Node, shared: Shared) -> None:
+    def __init__(self, node: Node, shared: Shared, here: Mapping[Digest, Path] | None) -> None:
         self.manifest_id = shared.id
         self._node = node
         self._lock = threading.Lock()
         self._waiting: list[Company] = []
         self._joined: Joined | None = None
         self._alone = False
-        node.post(lambda life: self._meet(None if life is None else life.join(shared, node._listener)))
+        node.post(lambda life: self._meet(None if life is None else life.join(shared, node._listener, here)))
 
     def _meet(self, joined: Joined | None) -> None:
         with self._lock:

@@ -12,7 +12,7 @@ import asyncio
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from diachunk.transfer.company import Company
 
 
 class StatedShelf:
-    """Used on the loop's thread, but for `lend`, which may be called from any."""
+    """Used on the loop's thread, but for `lend` and `keep`, which may be called from any."""
 
     def __init__(
         self, limits: Limits, hides: Callable[[Digest], bool], call: Callable[[Callable[[], None]], None]
@@ -99,18 +99,42 @@ class StatedShelf:
                 file.follow(partial(self._tell, key, identity))
                 file.on_doubt(partial(self._call, partial(self._withdraw, key, identity)))
                 lent.append(Lent(key, file.homes, identity, file.present()))
+        self._add(statement, lambda: self._begin(company, tuple(lent)))
+
+    def keep(self, statement: Statement, here: Mapping[Digest, Path]) -> None:
+        """Files of it that are here already, whole and proven to be what is stated, are offered from where they lie.
+        From any thread.
+        """
+        found: list[tuple[Key, Path, Identity]] = []
+        for _, file in statement.walk():
+            if (path := here.get(file.blake3)) is not None:
+                with suppress(OSError):
+                    found.append(((file.blake3, file.chunks.id), path, identity_of(os.stat(path))))
+        self._add(statement, lambda: self._begin_kept(found))
+
+    def _add(self, statement: Statement, then: Callable[[], None]) -> None:
+        """Makes room for a statement, aside from the loop, and goes on there."""
         with self._making:
             table = None
             if statement.id not in self._newest.entries:
                 entry = Entry(statement, 0.0, Path())
                 table = Table({**self._newest.entries, statement.id: entry}, self._newest)
                 self._newest = table
-            self._call(lambda: self._begin(company, table, tuple(lent)))
+            self._call(lambda: self._take_over(table, then))
 
-    def _begin(self, company: Company, table: Table | None, lent: Sequence[Lent]) -> None:
-        if table is not None:
-            for new in self._stock.take_over(table):
-                table.recount(new)
+    def _take_over(self, table: Table | None, then: Callable[[], None]) -> None:
+        for new in self._stock.take_over(table) if table is not None else ():
+            self._stock.table.recount(new)
+        then()
+
+    def _begin_kept(self, found: Iterable[tuple[Key, Path, Identity]]) -> None:
+        for key, path, identity in found:
+            file = self._stock.table.files.get(key)
+            if file is not None and not file.lent and not file.whole and not self._hides(key[0]):
+                file.paths, file.identity = [path], identity
+                self._stock.gain_all(file)
+
+    def _begin(self, company: Company, lent: Sequence[Lent]) -> None:
         self._lent[company] = tuple(each for each in lent if not self._hides(each.key[0]))
         self._stock.take_lent(self._lent[company])
 
@@ -172,8 +196,8 @@ def _home_of(file: FileHere) -> Identity | None:
         with suppress(OSError):
             status = os.stat(path, follow_symlinks=False)
             identity = identity_of(status)
-            if identity[:2] == file.identity[:2]:
-                return identity[:2]
+            if file.identity and identity[: len(file.identity)] == file.identity:
+                return file.identity
             stamp = read_stamp(path.with_name(f"{path.name}.stamp")) if number else None
             if stamp is not None and stamp.matches(status):
                 return identity
