@@ -226,7 +226,7 @@ def test_a_name_with_the_signs_of_a_glob_is_a_name(tmp_path: Path, home: Path) -
     ],
 )
 def test_a_device_that_is_absent_or_none_is_refused_in_a_line(device: object) -> None:
-    from diachunk.loader.device import find_device
+    from diachunk.loader.finding import find_device
 
     with pytest.raises((LoadError, UsageError)):
         find_device(device)  # type: ignore[arg-type] # what users may pass

@@ -11,6 +11,7 @@ import torch
 
 from diachunk.api.loading import load
 from diachunk.errors import LoadError, UsageError
+from diachunk.formats.spans import HEADER_BYTES_MAX
 from diachunk.limits import MiB
 from diachunk.loader import device as devices
 from diachunk.loader import memory
@@ -125,7 +126,7 @@ def test_an_index_that_makes_no_sense_is_refused(tmp_path: Path, home: Path, ind
 
 
 MALFORMED = {
-    "a header over the cap": (200_000_000).to_bytes(8, "little") + b"{" + bytes(1000),
+    "a header of 200 MB in a file of a kilobyte": (200_000_000).to_bytes(8, "little") + b"{" + bytes(1000),
     "a header longer than the file": (5000).to_bytes(8, "little") + b"{" + bytes(1000),
     "overlapping ranges": safetensors_of({"a": entry(0, 8), "b": entry(4, 12)}, bytes(12)),
     "a range outside the file": safetensors_of({"a": entry(0, 8), "b": entry(8, 4000)}, bytes(12)),
@@ -147,6 +148,21 @@ def test_a_malformed_file_is_refused(tmp_path: Path, home: Path, data: bytes) ->
     with pytest.raises(LoadError) as caught:
         load(held.target, home=home)
     assert "model/model.safetensors" in caught.value.message or "tensor 'a'" in caught.value.message
+
+
+def test_a_header_over_the_cap_is_refused_though_it_is_all_there(tmp_path: Path, home: Path) -> None:
+    text = json.dumps({"a": entry(0, 4)}).encode().ljust(HEADER_BYTES_MAX + 1)
+    data = len(text).to_bytes(8, "little") + text + bytes(4)
+    held = stored(tmp_path / "files", home, {FILE: data})
+    with pytest.raises(LoadError, match=r"model/model\.safetensors"):
+        load(held.target, home=home)
+
+
+def test_a_header_as_long_as_the_cap_loads(tmp_path: Path, home: Path) -> None:
+    """Else the test before proves nothing."""
+    text = json.dumps({"a": entry(0, 4)}).encode().ljust(HEADER_BYTES_MAX)
+    data = len(text).to_bytes(8, "little") + text + bytes(4)
+    assert load(stored(tmp_path / "files", home, {FILE: data}).target, home=home)["a"].tolist() == [0] * 4
 
 
 # --- memory --------------------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from diachunk.api.loading import load, stream
 from diachunk.errors import LoadError
 from diachunk.limits import CHUNK_BYTES, MiB
 from diachunk.loader import session
-from diachunk.loader.device import Device, find_device
+from diachunk.loader.device import Device
+from diachunk.loader.finding import find_device
 from diachunk.loader.lanes import lane_count
 from diachunk.loader.queued import BUFFERS_A_LANE, Queued
 from fixtures.checkpoints import Checkpoint

@@ -41,7 +41,7 @@ class safe_open:  # noqa: N801 - the name that callers know
             )
         settings = LoadSettings(device=device, dtype=dtype, verify=verify, home=home)
         self._opened = Opened(target, component, settings)
-        self._loading = self._opened.loading()
+        self._loading = self._opened.loading(by_name=True)
 
     def keys(self) -> list[str]:
         """The names of all tensors, in the order of the files."""

@@ -12,7 +12,7 @@ from diachunk.api.context import Context
 from diachunk.api.load_files import StoreFiles
 from diachunk.api.load_options import LoadSettings
 from diachunk.api.targets import Upstream, look_up, resolve
-from diachunk.errors import LoadError, UsageError
+from diachunk.errors import Interrupted, LoadError, UsageError
 from diachunk.manifest import Component, Manifest
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from diachunk.api.load_fetch import BackgroundFetch
     from diachunk.loader.events import LoadReport
+    from diachunk.loader.loaded import Loaded
     from diachunk.loader.session import Loading
 
 
@@ -71,8 +72,12 @@ class Opened:
         order: Sequence[str] | None = None,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
+        by_name: bool = False,
     ) -> Loading:
         """The loader over this component. `device` and `dtype` go before what the caller's options say.
+
+        Args:
+            by_name: single tensors will be asked for, nobody knows which.
 
         Raises:
             LoadError, IntegrityError, UsageError: see `load`.
@@ -90,6 +95,7 @@ class Opened:
             order=order,
             repair=settings.repair,
             allow_code=settings.allow_code,
+            by_name=by_name,
         )
         return Loading(request, self._files, settings.progress)
 
@@ -118,6 +124,17 @@ class Opened:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def load_with(target: str | os.PathLike[str], component: str | None, settings: LoadSettings) -> Loaded:
+    """`load`, its options in one piece."""
+    try:
+        with Opened(target, component, settings) as opened:
+            loaded = opened.loading().load()
+            opened.settle(loaded.report)
+            return loaded
+    except KeyboardInterrupt:
+        raise Interrupted("stopped", hint="nothing was changed; what was fetched is kept") from None
 
 
 def choose_component(manifest: Manifest, name: str | None) -> Component:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from diachunk.api.load_opened import Opened
+from diachunk.api.load_opened import Opened, load_with
 from diachunk.api.load_options import LoadOptions, LoadSettings
 from diachunk.errors import Interrupted
 from diachunk.loader.events import LoadEvent, LoadPlan, LoadReport
@@ -115,8 +115,6 @@ async def load_events(
     Raises:
         DiachunkError: as load.
     """
-    from diachunk.api.loading import load_with
-
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[LoadEvent | LoadDone | BaseException] = asyncio.Queue()
     left = threading.Event()

@@ -6,10 +6,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from diachunk.api.load_opened import Opened
+from diachunk.api.load_opened import Opened, load_with
 from diachunk.api.load_options import Globs, LoadOptions, LoadSettings, Verify
 from diachunk.api.load_stream import LoadDone, TensorStream, load_events
-from diachunk.errors import Interrupted
 from diachunk.loader.events import (
     LoadEvent,
     LoadListener,
@@ -101,17 +100,6 @@ def load(
         home,
     )
     return load_with(target, component, settings)
-
-
-def load_with(target: str | os.PathLike[str], component: str | None, settings: LoadSettings) -> Loaded:
-    """`load`, its options in one piece."""
-    try:
-        with Opened(target, component, settings) as opened:
-            loaded = opened.loading().load()
-            opened.settle(loaded.report)
-            return loaded
-    except KeyboardInterrupt:
-        raise Interrupted("stopped", hint="nothing was changed; what was fetched is kept") from None
 
 
 def stream(

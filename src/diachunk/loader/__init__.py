@@ -9,7 +9,8 @@ copies or casts from that very buffer. docs/loading.md has the terms; what is pu
     plan                 what has to be read, and whether it fits               events: what is told
     feed, lanes          which chunk next; read, hash, put in place             landing: from chunks to tensors
     device, queued       where tensors go: the host, devices with queues        cuda: the queues of CUDA
-    host                 memory that is quickly there, a core a lane            memory: how much there is
+    finding              how "cuda:1" becomes one of them
+    host, ahead          memory that is quickly there, a core a lane            memory: how much there is
     job, runner          one load; its passes over what had to be mended        follow: files still being fetched
     stream, modules      one by one; into a torch.nn.Module                     session: the way in
 """

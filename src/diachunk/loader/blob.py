@@ -15,7 +15,7 @@ from pathlib import Path
 
 from diachunk.bitmap import Bitmap
 from diachunk.chunking.verify import BadChunk, ChunkRef, VerifiedChunk, verify
-from diachunk.errors import LoadError, from_os_error
+from diachunk.errors import LoadError, StoreError, from_os_error
 from diachunk.limits import MiB
 from diachunk.schedule.work import BlobFacts
 from diachunk.store.stamps import Stamp
@@ -124,13 +124,15 @@ class Blob:
         """The whole file, mapped once; private, so that writing to it never reaches the file.
 
         Raises:
-            StoreError: the system refused.
+            StoreError: the system refused, or the file was cut short meanwhile.
         """
         if self._window is None:
             try:
                 self._window = mmap.mmap(self.fd, self.size, access=mmap.ACCESS_COPY)
             except OSError as error:
                 raise from_os_error(error, "map", self.path) from error
+            except ValueError as error:
+                raise StoreError(f"{self.path} was cut short while it was read") from error
         return self._window
 
     # --- headers -------------------------------------------------------------------------------------------

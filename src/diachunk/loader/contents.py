@@ -114,6 +114,8 @@ def pick(
     Raises:
         UsageError: one of `tensors` is not there, or matches nothing.
     """
+    if tensors is None and order is None:
+        return layout
     names = list(layout.names)
     if tensors is not None:
         wanted = (tensors,) if isinstance(tensors, str) else tuple(tensors)

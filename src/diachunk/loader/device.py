@@ -1,4 +1,4 @@
-"""Where tensors go: host memory, an accelerator. What the lanes need of either, and how "cuda:1" becomes one."""
+"""Where tensors go: host memory, an accelerator; what the lanes need of either. `finding` makes one of "cuda:1"."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from diachunk.errors import LoadError, UsageError
+from diachunk.errors import LoadError
 from diachunk.limits import CHUNK_BYTES
 from diachunk.loader.dtypes import short
 from diachunk.loader.host import Slabs
@@ -188,45 +188,6 @@ class Other:
 
     def used_bytes(self) -> int:
         return torch.mps.current_allocated_memory() if self._device.type == "mps" else 0
-
-
-def find_device(given: str | torch.device) -> Device:
-    """The device that was asked for; "auto" is the best that is here.
-
-    Raises:
-        UsageError: no device is called so.
-        LoadError: it is not here.
-    """
-    if given == "auto":
-        given = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(given)
-    except (RuntimeError, TypeError) as error:
-        raise UsageError(f"{given!r:.60} is no device", hint="cpu, cuda, cuda:1, mps or auto") from error
-    if device.type == "cpu":
-        return Host()
-    if device.type == "cuda":
-        return _cuda(device)
-    if device.type == "meta":
-        raise UsageError("nothing can be loaded onto the meta device", hint="cpu, cuda, cuda:1, mps or auto")
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
-        raise LoadError(f"no {device} here", hint="--device auto takes what there is") from error
-    return Other(device)
-
-
-def _cuda(device: torch.device) -> Device:
-    if not torch.cuda.is_available():
-        what = "this torch is built without CUDA" if torch.version.cuda is None else "no usable driver or GPU"
-        raise LoadError(f"no {device} here: {what}", hint="--device auto takes what there is")
-    count = torch.cuda.device_count()
-    if (device.index or 0) >= count:
-        raise LoadError(f"no {device} here: there are {count}, from cuda:0 on")
-    from diachunk.loader.cuda import CudaQueues
-    from diachunk.loader.queued import Queued
-
-    return Queued(CudaQueues(device))
 
 
 def check_dtypes(device: Device, dtypes: Sequence[torch.dtype]) -> None:

@@ -121,7 +121,7 @@ def merged(layouts: Sequence[Layout], labels: Sequence[str]) -> Layout:
             if name in home:
                 raise LoadError(f"both {home[name]} and {label} hold a tensor {name!r:.80}")
             home[name] = label
-        views += [_moved(view, len(storages)) for view in layout.views]
+        views += [_moved(view, len(storages)) for view in layout.views] if storages else layout.views
         storages += layout.storages
         ready.update(layout.ready)
         for key, value in layout.metadata.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from diachunk.errors import LoadError
@@ -46,9 +46,17 @@ class Files(Protocol):
 
 
 def open_component(
-    files: Files, component: Component, label: str, *, allow_code: bool
+    files: Files,
+    component: Component,
+    label: str,
+    *,
+    allow_code: bool,
+    opened: Callable[[Blob], None] = lambda blob: None,
 ) -> tuple[list[Blob], Layout]:
     """Opens the files of a component that hold tensors, and reads their headers. The caller closes the files.
+
+    Args:
+        opened: called with each file before its header is read.
 
     Raises:
         LoadError: no tensors, or headers that make no sense.
@@ -63,6 +71,7 @@ def open_component(
     try:
         for number, entry in enumerate(entries):
             blobs.append(files.open(entry))
+            opened(blobs[-1])
             layouts.append(_layout(files, blobs, number, allow_code=allow_code))
         layout = merged(layouts, [blob.facts.label for blob in blobs])
         if choice.index is not None:

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 
+from diachunk.loader.ahead import Ahead
+from diachunk.loader.blob import Blob
 from diachunk.loader.contents import check_globs, pick
-from diachunk.loader.device import find_device
 from diachunk.loader.dtypes import parse_dtype
 from diachunk.loader.events import LoadListener, LoadPlan, LoadReport, silent
+from diachunk.loader.finding import find_device
 from diachunk.loader.job import Job, out_of_memory
 from diachunk.loader.layout import Layout, View
 from diachunk.loader.loaded import Loaded
@@ -30,6 +32,7 @@ class Request:
     Attributes:
         label: how people know the component.
         order: names in the order in which they are wanted; those not listed come last.
+        by_name: single tensors will be asked for, nobody knows which.
     """
 
     label: str
@@ -39,6 +42,13 @@ class Request:
     order: Sequence[str] | None = None
     repair: bool = False
     allow_code: bool = False
+    by_name: bool = False
+
+    @property
+    def maps_all(self) -> bool:
+        """Whether files that can be mapped will be, as a whole."""
+        wanted = self.wanted
+        return wanted.device.is_host and wanted.dtype is None and wanted.everything and not self.by_name
 
 
 def make_request(
@@ -52,6 +62,7 @@ def make_request(
     order: Sequence[str] | None = None,
     repair: bool = False,
     allow_code: bool = False,
+    by_name: bool = False,
 ) -> Request:
     """Raises:
     UsageError: no such device or dtype.
@@ -61,7 +72,7 @@ def make_request(
         label, component.name, find_device(device), parse_dtype(dtype), _names(keep_dtype), tensors is None
     )
     chosen = None if tensors is None else _names(tensors)
-    return Request(label, component, wanted, chosen, order, repair, allow_code)
+    return Request(label, component, wanted, chosen, order, repair, allow_code, by_name)
 
 
 def _names(given: str | Iterable[str]) -> tuple[str, ...]:
@@ -76,10 +87,16 @@ class Loading:
         self._files = files
         self._listener = listener
         self._views: dict[str, View] | None = None
-        self._blobs, contents = open_component(
-            files, request.component, request.label, allow_code=request.allow_code
-        )
+        self._ahead = Ahead()
+        self._blobs: list[Blob] = []
         try:
+            self._blobs, contents = open_component(
+                files,
+                request.component,
+                request.label,
+                allow_code=request.allow_code,
+                opened=self._ahead.follow if request.maps_all else lambda blob: None,
+            )
             self.contents = contents
             self.layout = pick(contents, request.tensors, request.label, request.order)
             # What was to keep its dtype and is misspelt would be cast, and nobody would hear of it.
@@ -108,6 +125,8 @@ class Loading:
             **told,
         )
         check_room(job.plan, self._request.wanted, result_bytes)
+        if job.work.jobs:
+            self._ahead.stop()  # lanes touch the pages themselves, and each would wait for its map of memory
         job.hasten()
         self._listener(job.plan)
         return job
@@ -190,6 +209,7 @@ class Loading:
         return report
 
     def close(self) -> None:
+        self._ahead.stop()
         close_all(self._blobs)
 
 
