@@ -109,10 +109,11 @@ class Ledger:
             if self._board.is_in_flight(item) and not covered(self._claims, (item,), claim):
                 self._board.give_back(item)
         candidate.cursor = min(candidate.cursor, claim.run.first)
-        if self._swarm is not None and health.peer:
-            self._swarm.reorder(claim.source)
-        if self._swarm is not None and (fault is not None or claim.bad_items):
-            self._swarm.settle(candidate)
+        if self._swarm is not None:
+            if health.peer:
+                self._swarm.reorder(claim.source)
+            if fault is not None or claim.bad_items:
+                self._swarm.settle(candidate)
 
     def _left_a_queue(self, claim: Claim, fault: Fault) -> bool:
         """Whether a request was stopped because its peer had others to serve first."""

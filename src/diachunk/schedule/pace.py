@@ -66,7 +66,8 @@ def comes_last(
     left = _left_bytes(claims)
     own_s = (left.get(number, 0.0) + piece) / asking.goodput_bps
     # All of them together, this one included, take at least so long: among forty peers that settles it nearly always.
-    if own_s <= free_bytes / rates.total_bps + _MARGIN_S:
+    # (No less than its own, whatever rounding left of a sum of very large and very small rates.)
+    if own_s <= free_bytes / max(rates.total_bps, asking.goodput_bps) + _MARGIN_S:
         return False
     others = [
         (left.get(other, 0.0), each.health.goodput_bps)
