@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import os
 import sys
 import wave
@@ -31,10 +32,10 @@ RATE_HZ = 44_100
 
 def prepare(target: str, origins: list[str]) -> diachunk.Snapshot:
     """Everything that will be asked for, here and where programs look for it."""
-    # What is not here after this would be a mistake, and is not downloaded behind anybody's back. Said at once: the
-    # hub's library looks only when it is imported.
-    os.environ["HF_HUB_OFFLINE"] = "1"
     snapshot = diachunk.fetch(target, origins=origins)
+    # What is not here by now would be a mistake, and is not downloaded behind anybody's back. Not said before the
+    # fetch, which obeys it as well; before transformers is imported, because the hub's library looks only then.
+    os.environ["HF_HUB_OFFLINE"] = "1"
     for place in diachunk.place(target).places:
         print(f"{place.component}: {place.shown}", file=sys.stderr)
     return snapshot
@@ -133,6 +134,14 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=3072, help="at most; 86 are a second")
     parser.add_argument("--out", default="dia.wav")
     arguments = parser.parse_args()
+    # Now, and not after gigabytes were fetched.
+    missing = [each for each in ("torch", "transformers") if importlib.util.find_spec(each) is None]
+    if missing:
+        print(
+            f"dia_tts: needs {' and '.join(missing)}: pip install 'diachunk[load]' 'transformers>=5'",
+            file=sys.stderr,
+        )
+        return 2
     try:
         snapshot = prepare(arguments.target, arguments.origin)
         if arguments.way == "placed":

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
+import runpy
 import shutil
 import subprocess
+import sys
 import wave
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 
 import diachunk
 from diachunk.digest import digest_of, git_hasher
+from diachunk.errors import LoadError
 from diachunk.manifest import Component, FileEntry, Manifest, build, encode
 from fixtures.programs import TRANSFORMERS, clean_environment, python_of
 from fixtures.tiny_dia import (
@@ -108,3 +112,34 @@ def test_both_ways_say_the_same(tiny_dia: TinyDia, tmp_path: Path) -> None:
     assert len(one) > 10_000
     assert one == other
     assert (home / "huggingface" / "hub").is_dir()
+
+
+def test_the_fetch_is_not_told_to_stay_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It obeys that variable as the hub's own library does: who has nothing yet would get nothing."""
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    said: list[str | None] = []
+
+    def fetch(target: str, **options: object) -> None:
+        said.append(os.environ.get("HF_HUB_OFFLINE"))
+        raise LoadError("that is all")
+
+    monkeypatch.setattr(diachunk, "fetch", fetch)
+    prepare = runpy.run_path(str(EXAMPLE))["prepare"]
+    with pytest.raises(LoadError, match="that is all"):
+        prepare("dia-1.6b", [])
+    assert said == [None]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("transformers") is not None, reason="transformers is here")
+def test_what_is_not_installed_is_said_before_anything_is_fetched(tmp_path: Path) -> None:
+    environment = clean_environment(tmp_path) | {"DIACHUNK_HOME": str(tmp_path / "store")}
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLE), "dia-1.6b"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "needs transformers: pip install" in done.stderr
+    assert not (tmp_path / "store").exists()

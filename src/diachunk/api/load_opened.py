@@ -28,8 +28,8 @@ class Opened:
     """Use it as a context manager: leaving it ends a fetch that is under way, and waits for it if all went well."""
 
     def __init__(self, target: str | os.PathLike[str], component: str | None, settings: LoadSettings) -> None:
-        self._opened_at = time.monotonic()
         _need_torch()
+        self._opened_at = time.monotonic()
         self.settings = settings
         self._text = os.fspath(target)
         self._context = Context.make(settings.home).with_patience(settings.patience_s)
@@ -156,6 +156,7 @@ def choose_component(manifest: Manifest, name: str | None) -> Component:
 
 def _need_torch() -> None:
     try:
-        import torch as _  # noqa: F401 - only to say, before anything is opened, how to get it
+        # Now, and not as part of the load: it takes a second, once a process, and is no reading and no hashing.
+        import diachunk.loader.session as _  # noqa: F401
     except ImportError as error:
         raise LoadError("loading needs PyTorch", hint="pip install 'diachunk[load]'") from error
