@@ -92,3 +92,13 @@ def test_a_library_call_opens_no_port_unless_told(hub: Hub, tmp_path: Path) -> N
     with diachunk.serve(port=PORTS[0], home=tmp_path / "other", discover=False) as serving:
         fetch(f"hub:{VOCODER}", tmp_path / "one", share=False, linger_s=None, progress=told)
         assert serving.peers() == []
+
+
+def test_beside_a_serve_it_is_shown_on_a_port_of_its_own_while_it_is_drawn(hub: Hub, tmp_path: Path) -> None:
+    told = Told()
+    with diachunk.serve(port=PORTS[0], home=tmp_path / "one", discover=False) as serving:
+        snapshot = fetch(f"hub:{VOCODER}", tmp_path / "one", linger_s=0.0, progress=told, peers=[])
+        assert serving.port == PORTS[0]
+    assert_right(tmp_path / "one", snapshot)
+    said = [each.text for each in told.events if isinstance(each, diachunk.Notice)]
+    assert said == [f"sharing what is not whole yet on port {PORTS[1]}"]

@@ -210,8 +210,18 @@ class Sharing:
             return None
         if node.speaks_through is not None:
             # A `serve` shows what is verified, and of this nothing is yet: it is shown by whoever fetches it.
-            node = self._beside = self._beside or self._make(beside=True)
+            node = self._beside = self._beside or self._open_beside()
         return node.join(statement, here) if node is not None else None
+
+    def _open_beside(self) -> Node | None:
+        try:
+            node = self._make(beside=True)
+        except DiachunkError as error:
+            self._complain(error.message)
+            return None
+        if node is not None and node.port is not None:
+            self.tell(f"sharing what is not whole yet on port {node.port}")
+        return node
 
     # --- the end -------------------------------------------------------------------------------------------
 

@@ -273,7 +273,7 @@ class Node:
         self, name: str, revision: str, wait_s: float, found_by: Digest | None = None
     ) -> list[RefView]:
         """What those who are there say that a name stands for; waits so long for them to be found. `found_by`: also
-        what they have of stated files, under whatever name (P18).
+        what they have of stated files, under whatever name (P20).
         """
         return self._ask(lambda life: life.ask_refs(name, revision, wait_s, found_by), [], wait_s + _CALL_S)
 

@@ -1,4 +1,4 @@
-"""What other nodes answer: P2, P4, P5, P6 and P9 of docs/protocol.md."""
+"""What other nodes answer: P2, P4, P5, P6, P9 and P20 of docs/protocol.md."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from diachunk.node.around.answers import (
     parse_others,
     parse_refs,
 )
+from diachunk.node.around.questions import parse_ids
 from fuzz.checks import Reader, bounded
 
 DICTIONARY = (
@@ -47,6 +48,8 @@ def fuzz_one(data: bytes) -> None:
     assert others is None or all(0 < address.port < 65536 and age >= 0 for address, age in others.peers)
     refs, _ = bounded(lambda: parse_refs(text, "lab/x"), size, errors=(Malformed,))
     assert refs is None or all(len(each) == 32 for _, each in refs)
+    ids, _ = bounded(lambda: parse_ids(text), size, errors=(Malformed,))
+    assert ids is None or (len(ids) <= 16 and all(len(each) == 32 for each in ids))
 
 
 def seeds() -> list[bytes]:
@@ -56,5 +59,5 @@ def seeds() -> list[bytes]:
     node = {"diachunk": 1, "node": "ab" * 16, "store": "cd" * 8, "version": "1", "manifests": [held]}
     peers = {"you": "10.0.0.5", "peers": [{"host": "fd00::7", "port": 8420, "age_s": 3}]}
     refs = {"name": "lab/x", "refs": [{"revision": "main", "id": "ab" * 32}]}
-    values = [have, {**have, "taking": [[1, 70]]}, news, node, peers, refs]
+    values = [have, {**have, "taking": [[1, 70]]}, news, node, peers, refs, {"manifests": ["ab" * 32]}]
     return [bytes([_BITS]) + json.dumps(each).encode() for each in values] + [b"\x0d" + b"[" * 4000]

@@ -174,7 +174,7 @@ class Neighbourhood:
         return await self._questions.manifest(manifest_id, accept, wait_s)
 
     async def ask_stated(self, found_by: Digest) -> list[tuple[Address, How, list[Digest]]]:
-        """The ids of the manifests of stated files that each node has which can be reached now (P18)."""
+        """The ids of the manifests of stated files that each node has which can be reached now (P20)."""
         return await self._questions.stated(found_by)
 
     def nodes(self) -> list[NodeView]:

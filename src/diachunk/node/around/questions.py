@@ -70,7 +70,7 @@ class Questions:
         return await self._of_all(lambda neighbour: self._refs_of(neighbour, name, revision))
 
     async def stated(self, found_by: Digest) -> list[tuple[Address, How, list[Digest]]]:
-        """Manifests that claim to be of stated files, of all that can be reached (P18)."""
+        """Manifests that claim to be of stated files, of all that can be reached (P20)."""
         return await self._of_all(lambda neighbour: self._stated_of(neighbour, found_by))
 
     async def _of_all(
@@ -154,7 +154,7 @@ class Questions:
 
 
 def parse_ids(data: bytes) -> list[Digest]:
-    """P18: ids of manifests.
+    """P20: ids of manifests.
 
     Raises:
         Malformed: it is no such answer.

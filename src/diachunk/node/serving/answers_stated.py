@@ -1,4 +1,4 @@
-"""P18 and P19 of docs/protocol.md: what is here of files of which only the whole is stated."""
+"""P19 and P20 of docs/protocol.md: what is here of files of which only the whole is stated."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FOUND_MAX = 16
 
 
 async def manifests(request: web.Request) -> web.Response:
-    """P18."""
+    """P20."""
     found = request.app[STATE].shelf.found_by(digest_in(request, "id"))
     return answer({"manifests": [each.id.hex() for each in found[:FOUND_MAX]]})
 

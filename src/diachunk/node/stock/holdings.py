@@ -63,7 +63,7 @@ class Entry:
     """One checkpoint, by distinct digest (P5): bit i of `have` is the i-th in order of first appearance.
 
     Attributes:
-        found_by: what it can be found by, if it claims to be of stated files (P18).
+        found_by: what it can be found by, if it claims to be of stated files (P20).
     """
 
     def __init__(self, manifest: Shared, used_at: float, text_path: Path) -> None:

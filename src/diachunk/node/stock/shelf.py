@@ -113,7 +113,7 @@ class Shelf:
         return [ref for ref in self._refs if ref.name == name and revision in (None, ref.revision)]
 
     def found_by(self, statement: Digest) -> list[Entry]:
-        """Checkpoints that claim to be of stated files (P18), those used last first."""
+        """Checkpoints that claim to be of stated files (P20), those used last first."""
         return [each for each in self.manifests() if each.found_by == statement]
 
     def feed(self, manifest_id: Digest) -> Feed | None:
