@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterable
 
 import pytest
 from aiohttp import web
@@ -275,3 +276,25 @@ def test_who_says_that_it_fetches_this_is_asked_for_its_bitmap_at_once(manifest:
         around.call(lambda: around.roster.announced("127.0.0.1", peer.port, peer.node, peer.store, [want]))
         asked = peer.asked["have"]
         until(lambda: peer.asked["have"] > asked, 5.0)
+
+
+def test_a_fault_of_our_own_does_not_end_the_listening(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with HostilePeer(manifest, has=Bitmap(6, [0])) as peer, Around(peer.address) as around:
+        told = around.began(manifest)
+        until(lambda: told.held.get(peer.address) == {0})
+        gains = Told.gains
+        failed: list[int] = []
+
+        def fail_once(self: Told, number: int, items: Iterable[int]) -> None:
+            if not failed:
+                failed.append(number)
+                raise KeyError("a fault")
+            gains(self, number, items)
+
+        monkeypatch.setattr(Told, "gains", fail_once)
+        peer.tell(1)
+        until(lambda: told.held.get(peer.address) == {0, 1})
+    assert failed
+    assert "listening to" in caplog.text

@@ -83,3 +83,14 @@ def test_a_request_leaves_a_queue_for_a_peer_that_holds_the_same_and_does_nothin
     assert not any(schedule.overdue(each, clock.now) for each in waiting)
     schedule.peer_gains(2, [waiting[0].run.first])
     assert [schedule.overdue(each, clock.now) for each in waiting] == [True, False]
+
+
+def test_what_a_machine_takes_may_be_heard_before_it_is_known_to_be_a_member(clock: Clock) -> None:
+    chunks = ChunkList(random.Random(1).randbytes(64), array("I", [CHUNK_BYTES]) * 2)
+    work = WorkList([BlobFacts(b"x" * 32, 2 * CHUNK_BYTES, chunks, "model", "weights")])
+    schedule = Schedule(work, Limits(), clock, random.Random(1), key=b"k" * 32)
+    schedule.add("origin", Tier.NETWORK)
+    assert isinstance(first := schedule.claim(), Claim)
+    schedule.add_peer(ONE, Bitmap(2))
+    schedule.member_takes(ONE, {first.run.first: 1024})
+    assert not first.cancelled

@@ -27,9 +27,9 @@ _USELESS_S = 30.0
 _REQUESTS = 4
 _SOON_S = 0.2
 _STIRRED_S = 0.05
-_CROWD = 15
-"""So many answers a second from all nodes together are asked for: on one machine with fifteen others they cost more
-than the bytes do, and news that is a second old costs a swarm 1% (diachunk.simulate)."""
+_CROWD = 60
+"""So much news a second from all nodes together is asked for: so many lines cost 1% of a core, and news that is a second
+old costs a swarm 1% (diachunk.simulate)."""
 
 
 class Joined:
@@ -105,7 +105,8 @@ class Joined:
     def _attend(self, company: Company, mapped: Mapped) -> None:
         attendance = Attendance(company, mapped, self._make_source)
         self._attending[company] = attendance
-        attendance.members(self._around.me, self._members())  # before what they take: that is judged by their rank
+        # Before what they take, which is judged by their rank.
+        attendance.members(self._around.me, self._members())
         for one in self._subscriptions.values():
             attendance.news(one, None)
             if one.has is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -17,6 +18,7 @@ from diachunk.node.around.talking import Reply, Talker, Unreached
 DIGESTS_ASKED_MAX = 8192
 """In one request (P6)."""
 _REQUESTS_MAX = 4
+_LOG = logging.getLogger("diachunk.node")
 _ASK_AGAIN_S = 60.0
 _LIES_MAX = 3
 _BACKOFF_MAX_S = 8.0
@@ -118,6 +120,10 @@ class Subscription:
                 pause_s = self._failed(trouble)
             except Malformed as error:
                 pause_s = self._lied(f"sent {error}")
+            except Exception:
+                # A fault of ours: were the task to end with it, nobody would ever hear of that machine again.
+                _LOG.exception("listening to %s failed", self.address)
+                pause_s = self._failed(Unreached("not understood here"))
             await self._pause(
                 pause_s - (loop.time() - began_at) if pause_s <= self._interval_s() else pause_s
             )
