@@ -90,7 +90,8 @@ def test_what_a_machine_takes_may_be_heard_before_it_is_known_to_be_a_member(clo
     work = WorkList([BlobFacts(b"x" * 32, 2 * CHUNK_BYTES, chunks, "model", "weights")])
     schedule = Schedule(work, Limits(), clock, random.Random(1), key=b"k" * 32)
     schedule.add("origin", Tier.NETWORK)
-    assert isinstance(first := schedule.claim(), Claim)
+    first = schedule.claim()
+    assert isinstance(first, Claim)
     schedule.add_peer(ONE, Bitmap(2))
-    schedule.member_takes(ONE, {first.run.first: 1024})
+    schedule.member_takes(ONE, dict.fromkeys(first.run.items, 1024))
     assert not first.cancelled

@@ -120,8 +120,7 @@ class Subscription:
                 pause_s = self._failed(trouble)
             except Malformed as error:
                 pause_s = self._lied(f"sent {error}")
-            except Exception:
-                # A fault of ours: were the task to end with it, nobody would ever hear of that machine again.
+            except Exception:  # noqa: BLE001 - a fault of ours must not end the task: nobody would hear of that machine again
                 _LOG.exception("listening to %s failed", self.address)
                 pause_s = self._failed(Unreached("not understood here"))
             await self._pause(
