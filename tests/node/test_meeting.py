@@ -11,9 +11,10 @@ from diachunk.bitmap import Bitmap
 from diachunk.limits import CHUNK_BYTES
 from diachunk.manifest import Manifest
 from diachunk.manifest.stated import StatedFile
-from diachunk.manifest.statement import Statement
+from diachunk.manifest.statement import Shared, Statement
 from diachunk.node.around import greeting, neighbourhood
 from diachunk.node.model import Want
+from diachunk.transfer.company import Company
 from fixtures.hostile_peer import HostilePeer
 from fixtures.neighbour import Around, Told, until
 from store_files import PIECES, manifest_of
@@ -76,3 +77,31 @@ def test_members_that_draw_the_same_do_whatever_they_call_its_parts() -> None:
         around.join(STATEMENT).began(told)
         until(lambda: told.others)
         assert told.others[peer.address].components == {"codec"}
+
+
+class Shown:
+    """A shelf that notes what is lent to it."""
+
+    def __init__(self) -> None:
+        self.lent: list[Shared] = []
+
+    def lend(self, company: Company, shared: Shared) -> None:
+        self.lent.append(shared)
+
+    def unlend(self, company: Company) -> None:
+        self.lent.pop()
+
+
+def test_a_session_that_takes_nothing_from_others_shows_them_what_it_gets() -> None:
+    """What came wrong in company is fetched from upstream alone: the others may well have that."""
+    shelf = Shown()
+    with HostilePeer(STATEMENT, has=Bitmap.full(3)) as peer, Around(peer.address, shelf=shelf) as around:
+        told = Told(STATEMENT)
+        told.joins = False
+        joined = around.join(STATEMENT)
+        joined.began(told)
+        until(lambda: peer.asked["have"])
+        assert (shelf.lent, told.held) == ([STATEMENT], {})
+        assert around.call(lambda: around.wants.of(STATEMENT.id)) is None
+        joined.ended(told)
+        assert shelf.lent == []
