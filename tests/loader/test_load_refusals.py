@@ -81,6 +81,21 @@ def test_what_is_not_here_says_how_to_get_it(held: Checkpoint, tmp_path: Path) -
     assert f"diachunk fetch {held.target}" in caught.value.hint
 
 
+def test_a_recipe_that_was_not_fetched_says_how_to_get_it(home: Path) -> None:
+    with pytest.raises(UsageError, match="not fetched here yet") as caught:
+        load("dia-1.6b", "model", home=home)
+    assert "diachunk fetch dia-1.6b" in caught.value.hint
+    assert "--fetch" in caught.value.hint
+
+
+def test_a_file_of_tensors_is_no_manifest_and_says_what_would_do(tmp_path: Path, home: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(safetensors(weights()))
+    with pytest.raises(UsageError, match="file of tensors") as caught:
+        load(str(file), home=home)
+    assert f"diachunk publish {file} --name" in caught.value.hint
+
+
 def test_a_component_without_tensors_says_what_it_has(tmp_path: Path, home: Path) -> None:
     held = stored(tmp_path / "files", home, {"config/config.json": b"{}"})
     with pytest.raises(LoadError, match="no tensors") as caught:

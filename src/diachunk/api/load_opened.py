@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from diachunk.loader.loaded import Loaded
     from diachunk.loader.session import Loading
 
+_TENSORS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".gguf")
+
 
 class Opened:
     """Use it as a context manager: leaving it ends a fetch that is under way, and waits for it if all went well."""
@@ -40,12 +43,26 @@ class Opened:
         self._files = self._make_files(manifest, url)
 
     def _manifest(self, component: str | None) -> tuple[Manifest, str]:
+        if self._text.lower().endswith(_TENSORS) and os.path.isfile(self._text):
+            what = shlex.join(("diachunk", "publish", self._text, "--name", "ORG/NAME"))
+            raise UsageError(
+                f"{self._text!r:.200} is a file of tensors: nothing says what they should be",
+                hint=f"`{what}`, then load ORG/NAME",
+            )
         found = look_up(self._text, self._context, local=True)
         if isinstance(found, Upstream):
             if self.settings.fetch:
                 # Nobody knows its chunks yet: there is nothing to follow until it is here.
                 self._start_fetch(component or "").wait()
-            resolved = resolve(self._text, self._context, local=True)
+            try:
+                resolved = resolve(self._text, self._context, local=True)
+            except UsageError as error:
+                if self.settings.fetch:
+                    raise
+                what = shlex.join(("diachunk", "fetch", self._text))
+                raise UsageError(
+                    error.message, hint=f"`{what}`, or load with fetch=True (--fetch)"
+                ) from error
             return resolved.manifest, resolved.url
         return found.manifest, found.url
 
