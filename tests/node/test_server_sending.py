@@ -92,10 +92,11 @@ def test_nothing_is_held_back_once_it_was_sent(served: Served) -> None:
 def test_where_the_file_system_has_no_sendfile_the_bytes_are_copied(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(*arguments: object) -> int:
+    def refused(*arguments: object, **how: object) -> int:
         raise OSError(errno.EINVAL, "not here")
 
     monkeypatch.setattr(os, "sendfile", refused)
+    monkeypatch.setattr(os, "splice", refused, raising=False)
     assert served.ask(BLOB, headers={"Range": f"bytes=7-{BLOCK}"})[2] == DATA[7 : BLOCK + 1]
 
 
@@ -103,9 +104,56 @@ def test_a_file_that_becomes_shorter_ends_the_connection(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sendfile", lambda *arguments: 0)
+    monkeypatch.setattr(os, "splice", lambda *arguments, **how: 0, raising=False)
     with pytest.raises(http.client.IncompleteRead):
         served.ask(BLOB)
     assert served.call(lambda: served.state.uploads.turns.active) == 0
+
+
+def test_what_one_reader_did_not_take_reaches_no_other(large: str, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    wanted = digest_of(b"".join(LARGE))
+    with Served(store) as node, socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 128 * 1024)
+        slow.connect(("127.0.0.1", node.port))
+        slow.sendall(f"GET {large} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        until(lambda: node.call(lambda: node.state.uploads.turns.active) == 1)
+        for start in range(0, 16 * MiB, 4 * MiB):
+            data = node.ask(large, headers={"Range": f"bytes={start + 5}-{start + MiB}"})[2]
+            assert data == LARGE[start // (4 * MiB)][: MiB - 4]
+        with slow.makefile("rb") as stream:
+            while stream.readline() != b"\r\n":
+                pass
+            assert digest_of(stream.read(16 * MiB)) == wanted
+
+
+def test_pipes_that_were_not_emptied_are_closed(large: str, tmp_path: Path) -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = 0
+    with Served(Store.open(tmp_path / "store")) as node:
+        for number in range(12):
+            with socket.socket() as slow:
+                slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 128 * 1024)
+                slow.connect(("127.0.0.1", node.port))
+                slow.sendall(f"GET {large} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                until(lambda: node.call(lambda: node.state.uploads.turns.active) == 1)
+            until(lambda: node.call(lambda: node.state.uploads.turns.active) == 0)
+            if number == 2:
+                before = descriptors()
+        until(lambda: descriptors() <= before + 2, 5.0)
+
+
+@pytest.mark.skipif(not hasattr(os, "splice"), reason="Linux alone has splice")
+def test_without_descriptors_for_a_pipe_bytes_are_sent_all_the_same(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(flags: int) -> tuple[int, int]:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(os, "pipe2", refused)
+    assert served.ask(BLOB)[2] == DATA
 
 
 def test_behind_tls_nothing_is_given_to_the_socket_itself() -> None:

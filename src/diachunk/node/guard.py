@@ -219,4 +219,9 @@ def came_in_on(request: web.BaseRequest) -> str:
 def asker(request: web.BaseRequest) -> str:
     """The address that asks, in canonical text."""
     name = request.transport.get_extra_info("peername") if request.transport else None
-    return str(parse_ip(str(name[0])) or name[0]) if isinstance(name, tuple) else ""
+    return _canonical(str(name[0])) if isinstance(name, tuple) else ""
+
+
+@lru_cache(4096)
+def _canonical(host: str) -> str:
+    return str(parse_ip(host) or host)

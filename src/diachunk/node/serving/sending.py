@@ -8,13 +8,14 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from aiohttp import web
 
+from diachunk.node.serving.pushing import push
 from diachunk.node.serving.turns import SLOW_BPS
 from diachunk.node.serving.uploads import PIECE_BYTES, Upload, Uploads
 from diachunk.node.stock.disk import identity_of
@@ -39,9 +40,8 @@ class Cut(Exception):
     """The reader stood still for too long, or the file became shorter: the connection is of no use any more."""
 
 
-@contextmanager
-def opened(piece: Piece) -> Iterator[BinaryIO]:
-    """The file that was verified.
+def opened(piece: Piece) -> BinaryIO:
+    """The file that was verified, open.
 
     Raises:
         Changed: there is none under its names.
@@ -51,10 +51,10 @@ def opened(piece: Piece) -> Iterator[BinaryIO]:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
             continue
-        with open(fd, "rb", buffering=0) as file:
-            if identity_of(os.fstat(fd))[: len(piece.identity)] == piece.identity and piece.identity:
-                yield file
-                return
+        file = open(fd, "rb", buffering=0)
+        if identity_of(os.fstat(fd))[: len(piece.identity)] == piece.identity and piece.identity:
+            return file
+        file.close()
     raise Changed(piece.paths)
 
 
@@ -114,6 +114,9 @@ class Sender:
                 part = min(PIECE_BYTES, offset + size - start)
                 if not _in_memory(file.fileno(), start, part):
                     await self._loop.run_in_executor(None, _read_ahead, file.fileno(), start, part)
+        # A reader that keeps up must not keep the loop from all others. Before, not after: what several requests
+        # need of Python is done in one go, while the processor's caches know it, and then their bytes are moved.
+        await asyncio.sleep(0)
         transport = self._transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError(errno.ECONNRESET, "the reader is gone")
@@ -125,8 +128,6 @@ class Sender:
             await self._send_rest(transport, file, offset + at_once, size - at_once, upload)
         if upload is not None:
             upload.sent(size)
-        if at_once == size:
-            await asyncio.sleep(0)  # a reader that keeps up must not keep the loop from all others
 
     def _push(self, transport: asyncio.WriteTransport, file: BinaryIO, offset: int, size: int) -> int:
         """Gives the socket what it takes without waiting, often all; the loop's own way costs a task, a timer and six
@@ -134,16 +135,7 @@ class Sender:
         """
         if self._socket is None or not self._sendfile or transport.get_write_buffer_size():
             return 0
-        sent = 0
-        while sent < size:
-            try:
-                more = os.sendfile(self._socket.fileno(), file.fileno(), offset + sent, size - sent)
-            except OSError:
-                break  # it is full; or whoever sends the rest meets the same error, and knows it
-            if not more:
-                break
-            sent += more
-        return sent
+        return push(file.fileno(), self._socket.fileno(), offset, size)
 
     async def _send_rest(
         self,
