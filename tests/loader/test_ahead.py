@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -107,6 +108,48 @@ def test_its_thread_ends_with_the_load(held: Checkpoint, home: Path, asked: list
     assert load(held.target, home=home).report.mapped_bytes
     wait_for(lambda: not any(each.name == "diachunk-ahead" for each in threading.enumerate()))
     assert sum(asked) <= (held.root / "model/model.safetensors").stat().st_size // (64 * 1024) + 1
+
+
+def test_what_comes_from_a_slow_disk_is_left_to_whoever_wants_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+
+    def slow(pages: torch.Tensor) -> None:
+        steps.append(len(pages))
+        time.sleep(0.05)
+
+    monkeypatch.setattr(ahead, "_touch", slow)
+    blob = blob_of(tmp_path / "f", 32 * MiB)
+    one = Ahead()
+    one.follow(blob)
+    assert one._thread is not None
+    one._thread.join(WAIT_S)
+    assert steps == [16 * MiB // (64 * 1024)]
+    blob.close()
+
+
+LEFT = """
+import os, sys
+from diachunk.loader import ahead
+from diachunk.loader.blob import Blob
+from diachunk.manifest.model import ChunkList
+from diachunk.schedule.work import BlobFacts
+
+path, size = sys.argv[1], 1 << 30
+with open(path, "wb") as file:
+    file.truncate(size)
+ahead._WARM_BPS = 1.0
+ahead.Ahead().follow(Blob(BlobFacts(bytes(32), size, ChunkList(b"", []), "", "f"), path, mappable=True))
+"""
+
+
+def test_a_program_that_ends_meanwhile_ends_well(tmp_path: Path) -> None:
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", LEFT, str(tmp_path / "f")], capture_output=True, text=True, timeout=60
+        )
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("way", ["always", "cast", "some", "by name"])
