@@ -28,8 +28,8 @@ _REQUESTS = 4
 _SOON_S = 0.2
 _STIRRED_S = 0.05
 _CROWD = 60
-"""So much news a second from all nodes together is asked for: as many lines cost 1% of a core, and news that is a
-second old costs a swarm 1% (diachunk.simulate)."""
+"""So much news a second from all nodes together is asked for: in a large swarm each tells less often. News that is a
+second old costs one of sixteen machines 1% (diachunk.simulate)."""
 
 
 class Joined:
