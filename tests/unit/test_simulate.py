@@ -101,5 +101,5 @@ def test_machines_that_come_and_go_all_the_time_are_done_in_time() -> None:
 def test_a_hundred_cold_machines() -> None:
     result = World(Setup(nodes=100, chunks=32)).run()
     assert len(result.took_s) == 100
-    assert result.slowest <= 2.5
+    assert result.slowest <= 2.1
     assert result.egress <= 1.5

@@ -25,7 +25,7 @@ _SCANNED_MAX = 512
 _AGAIN_S = 0.2
 _WORTH_BEGINNING = 0.25
 _FEW = 4
-"""With fewer chunks than so many a machine, what each has begun is much of the whole: it is not given up."""
+"""With fewer chunks than so many a machine, what each has begun is much of the whole."""
 _WORTH_KEEPING = 0.5
 """An origin's answer that is this far stays, although a better node turns out to take the same."""
 
@@ -128,11 +128,16 @@ class Swarm:
         self.reopened()
         begun = [each for each in claims if self._is_origin_claim(each)] if others else []
         begun.sort(key=lambda each: each.received_bytes)
-        if begun and (len(others) < self._limits.feeders or len(self._board.work) < _FEW * len(others)):
-            begun.pop()  # few machines or chunks: each brings in another one, and all have something to give
+        if begun and self._is_much(len(others)):
+            begun.pop()  # each brings in another one, and all have something to give
         for claim in begun:
             if claim.received_bytes < _WORTH_BEGINNING * claim.size:
                 claim.cancelled = not any(self._is_mine(item) for item in claim.run.items)
+
+    def _is_much(self, others: int) -> bool:
+        """Whether what so many machines have begun is much of the whole, and yet not many times all of it."""
+        few = self._limits.feeders
+        return others < few or (others < 2 * few and len(self._board.work) < _FEW * others)
 
     def takes(self, name: str, under_way: Mapping[int, int], claims: Iterable[Claim], now: float) -> None:
         """What a member takes. Our own request for the same is dropped if that member comes before us."""
