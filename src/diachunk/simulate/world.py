@@ -18,7 +18,7 @@ from diachunk.simulate.machine import Machine
 from diachunk.simulate.uploads import Server
 
 MBIT = 125_000.0
-_LISTENERS_MAX = 64
+_LISTENERS_MAX = 128
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 
 from diachunk.manifest.statement import Shared, Statement
@@ -14,6 +15,8 @@ from diachunk.schedule.feeders import hash_of
 from diachunk.schedule.members import Member
 
 _USELESS_S = 30.0
+_FEEDS = 1
+"""The group (`_group`) of those that fetch the same and have an origin."""
 _CROWD = 60
 """So much news a second from all nodes together is asked for: in a large swarm each tells less often. News that is a
 second old costs one of sixteen machines 1% (diachunk.simulate)."""
@@ -38,19 +41,14 @@ class Listening:
         self._hears = hears
         self._dropped = dropped
         self._loop = asyncio.get_running_loop()
-        self._hashes: dict[Address, int] = {}
+        self._hashes: dict[tuple[Address, bytes], int] = {}
+        self._salt = secrets.token_bytes(16)
         self._stopping: set[asyncio.Task[None]] = set()
 
     def choose(self, bits: int) -> None:
         """Listens to as many as may be, those of most use first; to a node at one of its addresses."""
         around = self._around
-        order: list[tuple[int, int, Address]] = []
-        known_at = set(self._faces().values())
-        for address, neighbour in around.neighbours.items():
-            if address in known_at or (neighbour.lie and address in self.to):
-                order.append((self._group(neighbour), self._hash_of(address), address))
-        order.sort()
-        chosen = {address for _, _, address in order[: around.limits.neighbours_max]}
+        chosen = set(self._of_most_use()[: around.limits.neighbours_max])
         for address in [each for each in self.to if each not in chosen]:
             self._drop(address)
         for address in chosen:
@@ -77,6 +75,22 @@ class Listening:
             elif one is not None and one.by_chunks and self.wants_of(address) is not None:
                 one.poke()  # it said that it fetches this: so it knows the manifest by now, or is gone
 
+    def _of_most_use(self) -> list[Address]:
+        """Named ones; then the feeders, to whom all have to listen; then the others, each node in an order of its own:
+        were it the same everywhere, most of a hundred machines would be asked by nobody.
+        """
+        known_at = set(self._faces().values())
+        groups = {
+            address: self._group(neighbour)
+            for address, neighbour in self._around.neighbours.items()
+            if address in known_at or (neighbour.lie and address in self.to)
+        }
+        feeding = sorted((address for address in groups if groups[address] == _FEEDS), key=self._hash_of)
+        feeders = set(feeding[: self._around.limits.feeders])
+        return sorted(
+            groups, key=lambda each: (groups[each], each not in feeders, self._hash_of(each, self._salt))
+        )
+
     def _faces(self) -> dict[str, Address]:
         """At which of its addresses each node is known here: one that was named, else the lowest, so that all agree."""
         around = self._around
@@ -89,12 +103,12 @@ class Listening:
                 faces.setdefault(neighbour.facts.node, address)
         return faces
 
-    def _hash_of(self, address: Address) -> int:
-        known = self._hashes.get(address)
+    def _hash_of(self, address: Address, salt: bytes = b"") -> int:
+        known = self._hashes.get((address, salt))
         if known is None:
-            if len(self._hashes) >= 2 * self._around.limits.peers_known_max:
+            if len(self._hashes) >= 4 * self._around.limits.peers_known_max:
                 self._hashes.clear()
-            known = self._hashes[address] = hash_of(self._manifest_id, str(address))
+            known = self._hashes[address, salt] = hash_of(salt or self._manifest_id, str(address))
         return known
 
     def _group(self, neighbour: Neighbour) -> int:
@@ -108,7 +122,7 @@ class Listening:
         holding = next((each for each in neighbour.facts.manifests if each.id == self._manifest_id), None)
         group = 4
         if wants is not None:
-            group = 1 if wants.feeds else 2
+            group = _FEEDS if wants.feeds else 2
         elif (holding is not None and holding.complete) or (one is not None and one.complete):
             group = 2
         elif holding is not None or (one is not None and one.has is not None and any(one.has)):

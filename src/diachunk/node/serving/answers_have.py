@@ -15,7 +15,7 @@ from diachunk.node.serving.replies import Refused, answer, body, digest_in, enco
 from diachunk.node.serving.state import STATE, State
 from diachunk.node.stock.feed import Feed
 
-LISTENERS_MAX = 64
+LISTENERS_MAX = 128
 COME_AGAIN_S = 5
 """For those beyond: two hundred machines that are refused each second cost a node more than its listeners do."""
 DIGESTS_MAX = 8192
