@@ -8,7 +8,7 @@ from diachunk.schedule.claims import Claim
 from diachunk.schedule.health import Health, Tier
 
 _FIRST_BYTE_LEAST_S = 0.5
-_QUEUES_S = 0.3
+_QUEUES_S = 0.15
 """How long a request waits for its turn at a peer while another could serve us."""
 
 
