@@ -115,6 +115,16 @@ def test_who_does_not_read_is_let_go(
         until(lambda: not node.call(lambda: node.state.metrics.connections))
 
 
+def test_nothing_more_is_said_of_a_checkpoint_that_is_not_here_any_more(
+    store: Store, manifest: Manifest
+) -> None:
+    with Served(store) as node, following(node, manifest, "follow=3") as lines:
+        assert "full" in lines.next()
+        store.catalog.remove(manifest.id)
+        until(lambda: node.ask(f"/v1/manifests/{manifest.hex_id}/have")[0] == 404)
+        assert lines.next() is None
+
+
 def test_a_node_that_closes_ends_it_at_once(store: Store, manifest: Manifest) -> None:
     with Served(store) as node:
         lines = _Lines(node, f"/v1/manifests/{manifest.hex_id}/have?follow=20")

@@ -88,11 +88,11 @@ async def _follow(
                         rang = await feed.told.wait(max(0.0, ends_at - now()))
                         if rang and (epoch, version) == (feed.epoch, feed.version):
                             break  # the node is closing
+                    if state.shelf.feed(feed.entry.id) is not feed:
+                        break  # it is here no more, or not for everybody: asked again, the answer is 404
                     text = feed.answer(epoch, version)
                     epoch, version, told = feed.epoch, feed.version, True
                     await response.write(text + b"\n")
-                    if state.shelf.feed(feed.entry.id) is not feed:
-                        break
                     await asyncio.sleep(min(every_s, max(0.0, ends_at - now())))
                 await response.write_eof()
         except TimeoutError:
