@@ -1,6 +1,5 @@
-"""Loading onto the CPU and onto CUDA beside other loaders, and load while fetching.
-
-    python -m benchmarks.load [--rounds N] [--size-mib N] [--only load,load-cast,load-pth,load-fetch,load-cuda]
+"""Loading onto the CPU and onto CUDA beside other loaders, and load while fetching: `python -m benchmarks.run --only
+load,load-cast,load-pth,load-fetch,load-cuda`.
 
 Every load runs in a process of its own; what is compared are medians of the rounds' ratios. The files lie where they
 were made, and the store knows them (adopted): nothing is there twice.
@@ -8,7 +7,6 @@ were made, and the store knows them (adopted): nothing is there twice.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import json
@@ -17,9 +15,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import diachunk
@@ -34,6 +31,11 @@ _DIA_BYTES = 6_444_642_304
 _GBIT_BPS = 1e9 / 8
 
 
+def _bytes(size_mib: int) -> int:
+    """Where the other parts take 2 GiB: 3.2 GB, Dia in bf16."""
+    return size_mib * 3 // 2 * 1024 * 1024
+
+
 def specs_of(size_bytes: int, dtype: str) -> tuple[TensorSpec, ...]:
     """Dia's tensors in this dtype, about so many bytes."""
     width = 4 if dtype == "F32" else 2
@@ -41,19 +43,36 @@ def specs_of(size_bytes: int, dtype: str) -> tuple[TensorSpec, ...]:
     return tuple(replace(spec, dtype=dtype) for spec in layout("dia_tf", scale=scale))
 
 
-def _published(folder: Path, name: str, size_bytes: int, dtype: str, suffix: str) -> tuple[Path, Path]:
-    """(file, manifest); the store under `folder` has a copy, since only its own files are mapped."""
-    file, manifest = folder / name / f"model.{suffix}", folder / f"{name}.json"
-    if not manifest.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        specs = specs_of(size_bytes, dtype)
+@contextlib.contextmanager
+def _published(
+    folder: Path, size_bytes: int, dtype: str, suffix: str = "safetensors"
+) -> Iterator[tuple[Path, Path, Path]]:
+    """(file, manifest, home of a store that has it); removed afterwards.
+
+    The file is the store's own blob, by a symbolic link: all contenders read the very same pages. Which pages of the
+    host's a file lies in makes its bytes come up to a third faster or slower.
+    """
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        file, manifest, home = Path(made, f"model.{suffix}"), Path(made, "model.json"), Path(made, "home")
         write = write_torch_zip if suffix == "pth" else write_safetensors
-        write(file, specs, seed="load")
-        diachunk.publish([file], name=f"bench/{name}", copy=True, out=manifest, home=folder / "home")
-    return file, manifest
+        write(file, specs_of(size_bytes, dtype), seed="load")
+        diachunk.publish([file], name="bench/load", copy=True, out=manifest, home=home)
+        size = file.stat().st_size
+        file.unlink()
+        file.symlink_to(
+            next(each for each in home.rglob("*") if each.is_file() and each.stat().st_size == size)
+        )
+        yield file, manifest, home
 
 
-def _run(case: str, file: Path, manifest: Path, home: Path) -> measure.Run | str:
+@dataclass(frozen=True, slots=True)
+class _Load(measure.Run):
+    """What was measured, and how much of the cores others took meanwhile."""
+
+    others_share: float
+
+
+def _run(case: str, file: Path, manifest: Path, home: Path) -> _Load | str:
     """One load; why not, if this loader is not installed."""
     command = [sys.executable, "-m", "benchmarks.load_case", case, str(file), str(manifest)]
     environment = {**os.environ, "DIACHUNK_HOME": str(home)}
@@ -64,7 +83,11 @@ def _run(case: str, file: Path, manifest: Path, home: Path) -> measure.Run | str
         raise SystemExit(f"{case} failed: {done.stderr[-800:]}") from None
     if "missing" in said:
         return str(said["missing"])
-    return measure.Run(said["wall_s"], said["cpu_s"], said["peak_bytes"])
+    return _Load(said["wall_s"], said["cpu_s"], said["peak_bytes"], said["others_share"])
+
+
+def _others_share(run: _Load | str) -> float:
+    return 0.0 if isinstance(run, str) else run.others_share
 
 
 def race(
@@ -78,7 +101,7 @@ def race(
         for case in cases if number % 2 else tuple(reversed(cases)):
             if case in skipped:
                 continue
-            run, thrown = undisturbed(functools.partial(_run, case, file, manifest, home))
+            run, thrown = undisturbed(functools.partial(_run, case, file, manifest, home), _others_share)
             again += thrown
             if isinstance(run, str):
                 skipped[case] = run
@@ -133,45 +156,44 @@ def _spread(ours: measure.Row, theirs: measure.Row) -> str:
 
 def safetensors_on_cpu(folder: Path, rounds: int, size_mib: int) -> str:
     """bf16 as it is, warm: hashed beside real reads; stamped beside mmap, every byte touched."""
-    size = size_mib * 1024 * 1024
-    file, manifest = _published(folder, "bf16", size, "BF16", "safetensors")
     cases = ("ours-always", "pread", "runai", "ours-stamp", "mmap")
-    rows, skipped = race(cases, file, manifest, folder / "home", rounds)
+    with _published(folder, _bytes(size_mib), "BF16") as (file, manifest, home):
+        rows, skipped = race(cases, file, manifest, home, rounds)
+        size = file.stat().st_size
     rivals = [rows[name] for name in ("pread", "runai") if name in rows]
     fastest = min(rivals, key=measure.Row.median_wall_s).name
     aims = [("ours-always", fastest, 1.15), ("ours-stamp", "mmap", 1.1)]
-    title = (
-        f"Load {file.stat().st_size / 1e9:.1f} GB of bf16 safetensors onto the CPU, file in the page cache"
-    )
-    return _report(title, rows, skipped, file.stat().st_size, aims)
+    title = f"Load {size / 1e9:.1f} GB of bf16 safetensors onto the CPU, file in the page cache"
+    return _report(title, rows, skipped, size, aims)
 
 
 def cast_on_cpu(folder: Path, rounds: int, size_mib: int) -> str:
     """fp32 in the file, bf16 in memory."""
-    size = size_mib * 1024 * 1024
-    file, manifest = _published(folder, "fp32", size, "F32", "safetensors")
     cases = ("ours-bf16", "mmap-bf16", "ours-bf16-always", "blake3")
-    rows, skipped = race(cases, file, manifest, folder / "home", rounds)
-    title = f"Load {file.stat().st_size / 1e9:.1f} GB of fp32 safetensors as bf16 onto the CPU, file in the page cache"
+    with _published(folder, _bytes(size_mib), "F32") as (file, manifest, home):
+        rows, skipped = race(cases, file, manifest, home, rounds)
+        size = file.stat().st_size
+    title = f"Load {size / 1e9:.1f} GB of fp32 safetensors as bf16 onto the CPU, file in the page cache"
     aims = [("ours-bf16", "mmap-bf16", 0.8), ("ours-bf16-always", "mmap-bf16", 0.8)]
-    return _report(title, rows, skipped, file.stat().st_size, aims)
+    return _report(title, rows, skipped, size, aims)
 
 
 def pickled_on_cpu(folder: Path, rounds: int, size_mib: int) -> str:
     """A `.pth`, hashed where it lies or while it is copied, beside torch's own mapping, every byte touched."""
-    size = size_mib * 1024 * 1024
-    file, manifest = _published(folder, "pth", size, "F32", "pth")
     cases = ("ours-unproven", "torch-mmap", "ours-always", "ours-stamp", "blake3")
-    rows, skipped = race(cases, file, manifest, folder / "home", rounds)
-    title = f"Load {file.stat().st_size / 1e9:.1f} GB of `.pth` onto the CPU, file in the page cache"
+    with _published(folder, _bytes(size_mib), "F32", "pth") as (file, manifest, home):
+        rows, skipped = race(cases, file, manifest, home, rounds)
+        size = file.stat().st_size
+    title = f"Load {size / 1e9:.1f} GB of `.pth` onto the CPU, file in the page cache"
     aims = [("ours-stamp", "torch-mmap", 1.0), ("ours-unproven", "torch-mmap", 1.0)]
-    return _report(title, rows, skipped, file.stat().st_size, aims)
+    return _report(title, rows, skipped, size, aims)
 
 
 def onto_cuda(folder: Path, rounds: int, size_mib: int) -> str:
     """fp32 in the file, bf16 on the device: hashed, beside loaders that hash nothing."""
-    size = 2 * size_mib * 1024 * 1024
-    file, manifest = _published(folder, "fp32-cuda", size, "F32", "safetensors")
+    limits = _limits()
+    if limits["to_device"] is None:
+        raise measure.NotHereError("no CUDA device")
     cases = (
         "ours-cuda-always",
         "load_file-cuda",
@@ -181,23 +203,22 @@ def onto_cuda(folder: Path, rounds: int, size_mib: int) -> str:
         "runai-cuda",
         "instanttensor-cuda",
     )
-    rows, skipped = race(cases, file, manifest, folder / "home", rounds)
-    title = f"Load {file.stat().st_size / 1e9:.1f} GB of fp32 safetensors as bf16 onto CUDA, file in the page cache"
-    text = _report(title, rows, skipped, file.stat().st_size, [("ours-cuda-always", "load_file-cuda", 1.0)])
-    return f"{text}\n\n{limits()}" if rows else text
-
-
-def limits() -> str:
-    """What bounds every loader here."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.load_limits"], capture_output=True, text=True, check=True
-    )
-    found = json.loads(done.stdout)
-    onto = f", pinned memory onto the device {found['to_device']:.1f}" if found["to_device"] else ""
+    with _published(folder, 2 * _bytes(size_mib), "F32") as (file, manifest, home):
+        rows, skipped = race(cases, file, manifest, home, rounds)
+        size = file.stat().st_size
+    title = f"Load {size / 1e9:.1f} GB of fp32 safetensors as bf16 onto CUDA, file in the page cache"
+    text = _report(title, rows, skipped, size, [("ours-cuda-always", "load_file-cuda", 1.0)])
     return (
-        f"Limits, in GB/s of the file: BLAKE3 on all cores {found['blake3']:.1f}, "
-        f"copying in host memory {found['memory']:.1f}{onto}."
+        f"{text}\n\nLimits, in GB/s of the file: BLAKE3 on all cores {limits['blake3']:.1f}, copying in host memory "
+        f"{limits['memory']:.1f}, pinned memory onto the device {limits['to_device']:.1f}."
     )
+
+
+def _limits() -> dict[str, float | None]:
+    """What bounds every loader here."""
+    command = [sys.executable, "-m", "benchmarks.load_limits"]
+    found: dict[str, float | None] = json.loads(subprocess.check_output(command, text=True))
+    return found
 
 
 _FETCH = """
@@ -216,22 +237,22 @@ print(time.perf_counter() - started_at)
 
 def while_fetching(folder: Path, rounds: int, size_mib: int) -> str:
     """Two origins behind lines of 1 Gbit/s each: the fetch alone, and the load that follows it."""
-    file, manifest = _published(folder, "bf16", size_mib * 1024 * 1024, "BF16", "safetensors")
     times: dict[str, list[float]] = {"fetch": [], "load --fetch": []}
     with contextlib.ExitStack() as stack:
+        file, manifest, made = stack.enter_context(_published(folder, _bytes(size_mib), "BF16"))
+        size, fetch_home = file.stat().st_size, made.with_name("fetch-home")
         servers = [stack.enter_context(Nginx(file.parent)) for _ in range(2)]
         lines = [stack.enter_context(FaultProxy(each.url, Line(down_bps=_GBIT_BPS))) for each in servers]
         for number in range(rounds + 1):
             for way in times if number % 2 else reversed(times):
-                home = folder / "fetch-home"
-                shutil.rmtree(home, ignore_errors=True)
+                shutil.rmtree(fetch_home, ignore_errors=True)
                 command = [
                     sys.executable,
                     "-c",
                     _FETCH,
                     way,
                     str(manifest),
-                    str(home),
+                    str(fetch_home),
                     *(each.url for each in lines),
                 ]
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -240,40 +261,9 @@ def while_fetching(folder: Path, rounds: int, size_mib: int) -> str:
                 print(f"  round {number}: {way}: {float(done.stdout):.2f} s", file=sys.stderr, flush=True)
                 if number:
                     times[way].append(float(done.stdout))
-        shutil.rmtree(home, ignore_errors=True)
     rows = {
         name: measure.Row(name, [measure.Run(each, 0.0, 0) for each in seconds])
         for name, seconds in times.items()
     }
-    title = (
-        f"Load {file.stat().st_size / 1e9:.1f} GB while fetching it, two origins of 1 Gbit/s each on loopback"
-    )
-    return _report(title, rows, {}, file.stat().st_size, [("load --fetch", "fetch", 1.05)])
-
-
-PARTS: dict[str, Callable[[Path, int, int], str]] = {
-    "load": safetensors_on_cpu,
-    "load-cast": cast_on_cpu,
-    "load-pth": pickled_on_cpu,
-    "load-fetch": while_fetching,
-    "load-cuda": onto_cuda,
-}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--size-mib", type=int, default=3072)
-    parser.add_argument("--only", default="load,load-cast,load-pth,load-fetch")
-    arguments = parser.parse_args()
-    started_at = time.monotonic()
-    with tempfile.TemporaryDirectory(
-        prefix="diachunk-bench-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None
-    ) as folder:
-        for name in arguments.only.split(","):
-            print(PARTS[name](Path(folder), arguments.rounds, arguments.size_mib) + "\n", flush=True)
-    print(f"{time.monotonic() - started_at:.0f} s", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    main()
+    title = f"Load {size / 1e9:.1f} GB while fetching it, two origins of 1 Gbit/s each on loopback"
+    return _report(title, rows, {}, size, [("load --fetch", "fetch", 1.05)])

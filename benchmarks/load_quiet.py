@@ -5,7 +5,6 @@ doubles that, and hits whoever happens to run.
 from __future__ import annotations
 
 import os
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,26 +29,35 @@ def busy_s() -> float | None:
     return (user + nice + system + irq + soft + stolen) / os.sysconf("SC_CLK_TCK")
 
 
-def undisturbed(run: Callable[[], Result]) -> tuple[Result, int]:
-    """The result of a run (of child processes) during which others left the cores alone, and how many had to be thrown
+class Watch:
+    """From its making on."""
+
+    def __init__(self) -> None:
+        self._before, self._own_before_s, self._started_at = (
+            busy_s(),
+            time.process_time(),
+            time.perf_counter(),
+        )
+
+    def others_share(self) -> float:
+        """Of the cores' time, what anybody but this process took; 0 where the system does not say."""
+        after, own_s = busy_s(), time.process_time() - self._own_before_s
+        wall_s = time.perf_counter() - self._started_at
+        if self._before is None or after is None:
+            return 0.0
+        return max(0.0, (after - self._before - own_s) / (wall_s * (os.cpu_count() or 1)))
+
+
+def undisturbed(run: Callable[[], Result], others_share: Callable[[Result], float]) -> tuple[Result, int]:
+    """The result of a run during which others left the cores alone, as it says itself, and how many had to be thrown
     away for that. After a few the last one counts, whatever it was.
     """
     for again in range(_AGAIN_MAX):
         _wait_until_idle()
-        before, own_before_s, started_at = busy_s(), _children_s(), time.perf_counter()
         result = run()
-        after, wall_s = busy_s(), time.perf_counter() - started_at
-        if before is None or after is None:
-            return result, 0
-        others_s = after - before - (_children_s() - own_before_s)
-        if others_s <= _SHARE_MAX * wall_s * (os.cpu_count() or 1):
+        if others_share(result) <= _SHARE_MAX:
             return result, again
     return result, _AGAIN_MAX
-
-
-def _children_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def _wait_until_idle() -> None:

@@ -16,6 +16,10 @@ from pathlib import Path
 GB = 1_000_000_000
 
 
+class NotHereError(Exception):
+    """What a part needs this machine does not have."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One process: wall and CPU seconds, peak resident memory in bytes."""

@@ -2,8 +2,9 @@
 
     python -m benchmarks.run [--rounds N] [--size-mib N] [--only fetch,disk,...]
 
-The page has two parts: what stands between the markers is written here; the rest is kept. The plots in docs/plots
-are drawn from the figures beside them.
+On the page each part stands between markers of its own, with the day and the machine. Only the parts that were run are
+written anew; the others, and all that stands between them, are kept. The plots in docs/plots are drawn from the figures
+beside them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import datetime
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import (
@@ -34,7 +35,8 @@ from benchmarks import (
 )
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- measured: written by `make bench` -->", "<!-- end of measured -->"
+BEGIN, END = "<!-- measured: {name} -->", "<!-- end of {name} -->"
+LAST = "<!-- parts that are new are put here -->"
 PLOTS = PAGE.parent / "plots"
 PARTS: dict[str, Callable[[Path, int, int], str]] = {
     "fetch": fetching.in_memory,
@@ -56,6 +58,7 @@ PARTS: dict[str, Callable[[Path, int, int], str]] = {
     "load-cast": load.cast_on_cpu,
     "load-pth": load.pickled_on_cpu,
     "load-fetch": load.while_fetching,
+    "load-cuda": load.onto_cuda,
     "swarm": swarm.swarm,
     "swarm-lines": swarm.lines,
 }
@@ -71,31 +74,40 @@ def main() -> None:
     names = arguments.only.split(",")
     if unknown := set(names) - PARTS.keys():
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    page = None if arguments.keep_page else PAGE
     with tempfile.TemporaryDirectory(prefix="diachunk-bench-", dir=_fast_directory()) as folder:
-        text = measured(Path(folder), names, arguments.rounds, arguments.size_mib)
-        if not arguments.keep_page:
+        for name in names:
+            print(f"{name}:", file=sys.stderr)
+            try:
+                text = measured(Path(folder), name, arguments.rounds, arguments.size_mib)
+            except measure.NotHereError as error:
+                print(f"not measured, its part of the page left as it is: {error}", file=sys.stderr)
+                continue
+            print(text + "\n", flush=True)
+            if page is not None:
+                page.write_text(filled(page.read_text(), name, text))
+        if page is not None:
             plots.draw(Path(folder), PLOTS)
-    print(text)
-    if not arguments.keep_page:
-        PAGE.write_text(filled(PAGE.read_text(), text))
 
 
-def measured(folder: Path, names: Sequence[str], rounds: int, size_mib: int) -> str:
-    """Runs the parts of these names; returns what the page says of them."""
-    sections = [f"{datetime.date.today()}, {measure.machine()}; medians of {rounds} interleaved rounds."]
-    for name in names:
-        print(f"{name}:", file=sys.stderr)
-        sections.append(PARTS[name](folder, rounds, size_mib))
-    if (folder / fetching.SPEED).exists():
-        sections.insert(1, "![GB/s by tool](plots/speed.svg)")
-    return "\n\n".join(sections)
+def measured(folder: Path, name: str, rounds: int, size_mib: int) -> str:
+    """Runs a part; returns what the page says of it.
+
+    Raises:
+        NotHereError: it cannot be run on this machine.
+    """
+    text = PARTS[name](folder, rounds, size_mib)
+    return f"{text}\n\n{datetime.date.today()}, {measure.machine()}; {rounds} interleaved rounds."
 
 
-def filled(page: str, text: str) -> str:
-    """The page with `text` between its markers, all else as it was."""
-    head, rest = page.split(BEGIN)
-    _, tail = rest.split(END)
-    return f"{head}{BEGIN}\n{text}\n{END}{tail}"
+def filled(page: str, name: str, text: str) -> str:
+    """The page with `text` between the markers of a part, all else as it was."""
+    begin, end = BEGIN.format(name=name), END.format(name=name)
+    part = f"{begin}\n{text}\n{end}"
+    if begin not in page:
+        return page.replace(LAST, f"{part}\n\n{LAST}")
+    head, rest = page.split(begin)
+    return f"{head}{part}{rest.split(end)[1]}"
 
 
 def _fast_directory() -> str | None:

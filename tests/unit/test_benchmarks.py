@@ -178,21 +178,40 @@ def test_lines_break_when_the_events_say() -> None:
 # --- the page and the plots --------------------------------------------------------------------------------
 
 
-def test_only_what_is_between_the_markers_is_rewritten() -> None:
-    page = run.filled(f"head\n{run.BEGIN}\nold\n{run.END}\ntail\n", "new")
-    assert page == f"head\n{run.BEGIN}\nnew\n{run.END}\ntail\n"
-    assert run.BEGIN in run.PAGE.read_text()
+def test_only_the_part_that_was_run_is_rewritten() -> None:
+    page = "head\n" + "\nsaid by hand\n".join(
+        f"{run.BEGIN.format(name=name)}\nold {name}\n{run.END.format(name=name)}"
+        for name in ("load", "load-cast")
+    )
+    page += f"\n{run.LAST}\ntail\n"
+    once = run.filled(page, "load", "new")
+    assert once == page.replace("old load\n", "new\n", 1)
+    assert "old load-cast" in once
+    assert run.filled(once, "load", "old load") == page
 
 
-def test_parts_run_in_the_order_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def part(folder: Path, rounds: int, size_mib: int) -> str:
-        measure.keep(folder / "speed.json", "here", rows([1.0]), size_mib)
-        return f"{rounds} rounds of {size_mib}"
+def test_a_part_that_was_never_run_comes_last() -> None:
+    page = run.filled(f"head\n{run.LAST}\ntail\n", "swarm", "figures")
+    part = f"{run.BEGIN.format(name='swarm')}\nfigures\n{run.END.format(name='swarm')}"
+    assert page == f"head\n{part}\n\n{run.LAST}\ntail\n"
 
-    monkeypatch.setitem(run.PARTS, "fetch", part)
-    monkeypatch.setitem(run.PARTS, "disk", lambda folder, rounds, size_mib: "second")
-    text = run.measured(tmp_path, ["fetch", "disk"], 3, 64)
-    assert text.index("plots/speed.svg") < text.index("3 rounds of 64") < text.index("second")
+
+def test_the_page_has_a_place_for_every_part() -> None:
+    page = run.PAGE.read_text()
+    assert page.count(run.LAST) == 1
+    for name in set(re.findall(r"<!-- measured: (.*) -->", page)):
+        assert name in run.PARTS
+        begin, end = run.BEGIN.format(name=name), run.END.format(name=name)
+        assert page.count(begin) == page.count(end) == 1
+        assert page.index(begin) < page.index(end)
+
+
+def test_a_part_says_where_and_how_often_it_was_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(run.PARTS, "disk", lambda folder, rounds, size_mib: f"{rounds} of {size_mib}")
+    text = run.measured(tmp_path, "disk", 3, 64)
+    assert text.startswith("3 of 64\n\n2")
+    assert measure.machine() in text
+    assert text.endswith("; 3 interleaved rounds.")
 
 
 def test_rates_come_from_a_running_count() -> None:

@@ -20,16 +20,15 @@ from diachunk.digest import Digest
 from diachunk.errors import DiachunkError
 from diachunk.manifest import Manifest
 from diachunk.manifest.statement import Shared
+from diachunk.node.boarding import Boarding
 from diachunk.node.lifetime import Claim, Running, already_served, claim, running
 from diachunk.node.ports import listen
 from diachunk.node.settings import NodeSettings
 from diachunk.node.views import Holding, PeerView, RefView
 from diachunk.store.store import Store
-from diachunk.transfer.company import Company
 from diachunk.transfer.progress import Listener, Notice, silent
 
 if TYPE_CHECKING:
-    from diachunk.node.around.joining import Joined
     from diachunk.node.life import Life
     from diachunk.transfer.company import Swarm
 
@@ -267,7 +266,13 @@ class Node:
         here already, by key: they are offered, too.
         """
         self.start()
-        return _Joining(self, shared, here)
+        return Boarding(
+            lambda then: self.post(
+                lambda life: then(None if life is None else life.join(shared, self._listener, here))
+            ),
+            shared.id,
+            self.wake,
+        )
 
     def ask_refs(
         self, name: str, revision: str, wait_s: float, found_by: Digest | None = None
@@ -318,44 +323,3 @@ class Node:
             if not count or left_s <= 0:
                 return
             time.sleep(min(_LINGER_LOOK_S, left_s))
-
-
-class _Joining:
-    """A manifest's swarm, also while the node's libraries are still being loaded."""
-
-    def __init__(self, node: Node, shared: Shared, here: Mapping[Digest, Path] | None) -> None:
-        self.manifest_id = shared.id
-        self._node = node
-        self._lock = threading.Lock()
-        self._waiting: list[Company] = []
-        self._joined: Joined | None = None
-        self._alone = False
-        node.post(lambda life: self._meet(None if life is None else life.join(shared, node._listener, here)))
-
-    def _meet(self, joined: Joined | None) -> None:
-        with self._lock:
-            self._joined, self._alone = joined, joined is None
-            waiting, self._waiting = self._waiting, []
-            for company in waiting:
-                self._begin(company)
-
-    def _begin(self, company: Company) -> None:
-        if self._joined is not None:
-            self._joined.began(company)
-        else:
-            company.expects_more(False)
-
-    def began(self, company: Company) -> None:
-        self._node.wake()
-        with self._lock:
-            if self._joined is None and not self._alone:
-                self._waiting.append(company)
-            else:
-                self._begin(company)
-
-    def ended(self, company: Company) -> None:
-        with self._lock:
-            if company in self._waiting:
-                self._waiting.remove(company)
-            elif self._joined is not None:
-                self._joined.ended(company)

@@ -21,6 +21,7 @@ from diachunk.node.around.questions import Questions
 from diachunk.node.around.resolving import LookUp, Resolving, look_up
 from diachunk.node.around.roster import How, Roster
 from diachunk.node.around.talking import Talker
+from diachunk.node.around.viewing import how_of, views
 from diachunk.node.guard import is_near
 from diachunk.node.model import Address
 from diachunk.sources.secret import Secret
@@ -179,30 +180,7 @@ class Neighbourhood:
 
     def nodes(self) -> list[NodeView]:
         """Who is there, and who was named but is not."""
-        views = [
-            NodeView(
-                address,
-                self.how(address).word,
-                each.facts.version,
-                each.facts.store,
-                each.facts.secret,
-                each.rtt_s if each.reached else None,
-                each.given.request_bps if each.given.size_bytes else None,
-                each.state,
-                each,
-            )
-            for address, each in self.neighbours.items()
-        ]
-        for address, trouble in self._calling.troubles().items():
-            known = self.roster.get(address)
-            if known is not None and known.how in (How.NAMED, How.DNS) and address not in self.neighbours:
-                views.append(NodeView(address, known.how.word, trouble=trouble))
-        views += [
-            NodeView(named.address, "dns" if named.every_record else "named", trouble=named.trouble)
-            for named in self._resolving.named
-            if named.trouble
-        ]
-        return sorted(views, key=lambda view: view.address)
+        return views(self.neighbours, self.roster, self._calling.troubles(), self._resolving.named)
 
     def named(self) -> list[NodeView]:
         return [view for view in self.nodes() if view.how in (How.NAMED.word, How.DNS.word)]
@@ -252,8 +230,7 @@ class Neighbourhood:
         return self._greeting.me
 
     def how(self, address: Address) -> How:
-        known = self.roster.get(address)
-        return known.how if known is not None else How.EXCHANGE
+        return how_of(self.roster, address)
 
     def is_reached(self, address: Address) -> bool:
         neighbour = self.neighbours.get(address)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,6 +21,7 @@ from diachunk.node.stock.disk import Disk, identity_of
 from diachunk.node.stock.feed import Feed, Have
 from diachunk.node.stock.growing import Growing
 from diachunk.node.stock.holdings import Entry, FileHere, Identity, Key, Table
+from diachunk.node.stock.inbox import Inbox
 from diachunk.node.stock.stated import StatedShelf
 from diachunk.node.stock.stock import Lent, Piece, Stock, piece_of
 from diachunk.store.catalog import Ref
@@ -67,12 +67,11 @@ class Shelf:
         self.stated = StatedShelf(limits, self._disk.hides, self._call)
         self._refs: list[Ref] = []
         self._lent: dict[Company, tuple[Lent, ...]] = {}
-        self._inbox: deque[tuple[Key, Identity, int]] = deque()
+        self._inbox: Inbox[tuple[Key, Identity, int]] = Inbox(self._call, self._take)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._look_now = Bell()
         self._busy_hashing = False
-        self._drain_due = False
         self._suspects: set[Key] = set()
         self._threads = ThreadPoolExecutor(1, "diachunk-shelf")
         self._hashing = ThreadPoolExecutor(1, "diachunk-hash")
@@ -209,23 +208,19 @@ class Shelf:
 
     def _tell(self, key: Key, identity: Identity, index: int) -> None:
         """A chunk is right. From the thread that wrote or hashed it."""
-        self._inbox.append((key, identity, index))
-        if not self._drain_due:
-            self._drain_due = True
-            self._call(self._drain)
+        self._inbox.put((key, identity, index))
 
-    def _drain(self) -> None:
-        self._drain_due = False  # first: what comes from here on asks again
-        while self._inbox:
-            key, identity, index = self._inbox.popleft()
-            file = self._stock.table.files.get(key)
-            if file is not None and file.identity[:2] == identity[:2]:
-                if any(self._disk.hides(entry.id) for entry, _ in file.places):
-                    # Not a byte of it: it waits until the catalog was read again, and goes with its checkpoint.
-                    self._inbox.appendleft((key, identity, index))
-                    self._look_now.ring()
-                    return
-                self._stock.gain(file, index)
+    def _take(self, news: tuple[Key, Identity, int]) -> bool:
+        key, identity, index = news
+        file = self._stock.table.files.get(key)
+        if file is None or file.identity[:2] != identity[:2]:
+            return True
+        if any(self._disk.hides(entry.id) for entry, _ in file.places):
+            # Not a byte of it: it waits until the catalog was read again, and goes with its checkpoint.
+            self._look_now.ring()
+            return False
+        self._stock.gain(file, index)
+        return True
 
     # --- following the store -------------------------------------------------------------------------------
 
@@ -261,14 +256,14 @@ class Shelf:
         entries = await self._in_thread(lambda: self._disk.manifests(before.entries))
         if entries.keys() != before.entries.keys():
             table = await self._in_thread(lambda: Table(entries, before))
-            self._drain()
+            self._inbox.drain()
             for new in self._stock.take_over(table):
                 table.recount(new)
                 await asyncio.sleep(0)
             for lent in self._lent.values():
                 self._stock.take_lent(lent)
             await self._look_at([file for key, file in table.files.items() if key not in before.files])
-            self._drain()
+            self._inbox.drain()
         self._refs = await self._in_thread(lambda: self._disk.refs(entries))
         self.changed.ring()
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -23,6 +22,7 @@ from diachunk.manifest.statement import Statement
 from diachunk.node.stock.disk import identity_of
 from diachunk.node.stock.feed import Feed
 from diachunk.node.stock.holdings import Entry, FileHere, Identity, Key, Table
+from diachunk.node.stock.inbox import Inbox
 from diachunk.node.stock.stock import Lent, Piece, Stock
 from diachunk.store.drafts import Draft
 from diachunk.store.stamps import read_stamp
@@ -45,8 +45,7 @@ class StatedShelf:
         self._newest = self._stock.table
         self._making = threading.Lock()
         self._lent: dict[Company, tuple[Lent, ...]] = {}
-        self._inbox: deque[tuple[Key, Identity, int]] = deque()
-        self._drain_due = False
+        self._inbox: Inbox[tuple[Key, Identity, int]] = Inbox(call, self._take)
         self._looking: set[asyncio.Task[None]] = set()
 
     # --- questions -----------------------------------------------------------------------------------------
@@ -147,18 +146,13 @@ class StatedShelf:
 
     def _tell(self, key: Key, identity: Identity, index: int) -> None:
         """A piece is in place. From the thread that wrote it."""
-        self._inbox.append((key, identity, index))
-        if not self._drain_due:
-            self._drain_due = True
-            self._call(self._drain)
+        self._inbox.put((key, identity, index))
 
-    def _drain(self) -> None:
-        self._drain_due = False  # first: what comes from here on asks again
-        while self._inbox:
-            key, identity, index = self._inbox.popleft()
-            file = self._stock.table.files.get(key)
-            if file is not None and file.identity[:2] == identity[:2] and not self._is_hidden(file):
-                self._stock.gain(file, index)
+    def _take(self, news: tuple[Key, Identity, int]) -> None:
+        key, identity, index = news
+        file = self._stock.table.files.get(key)
+        if file is not None and file.identity[:2] == identity[:2] and not self._is_hidden(file):
+            self._stock.gain(file, index)
 
     # --- what is not offered any more ----------------------------------------------------------------------
 
