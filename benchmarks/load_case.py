@@ -233,7 +233,7 @@ def _get_memory(size_bytes: int) -> None:
     free pages to its host (page_reporting) gets them again at a tenth of the speed, or a twentieth where they are huge:
     that would be most of what is measured, and not the loader's. In a process of its own: this one's peak is measured.
     """
-    subprocess.run([sys.executable, "-S", "-c", _GET_MEMORY, str(int(size_bytes))], check=True)
+    subprocess.run([sys.executable, "-S", "-c", _GET_MEMORY, str(size_bytes)], check=True)
 
 
 def main() -> None:
@@ -244,7 +244,7 @@ def main() -> None:
     _warm_up(cuda="-cuda" in case)
     if case == "blake3":
         _resident()
-    _get_memory(min(_HAD_TIMES * os.stat(path).st_size, (available_bytes() or 0) * 3 // 4))
+    _get_memory(min(int(_HAD_TIMES * os.stat(path).st_size), (available_bytes() or 0) * 3 // 4))
     watch, started_at, cpu_before_s = Watch(), time.perf_counter(), time.process_time()
     kept = CASES[case](path, target)
     wall_s, cpu_s = time.perf_counter() - started_at, time.process_time() - cpu_before_s
