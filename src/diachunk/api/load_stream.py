@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+from diachunk.api.asynchronous import from_thread
 from diachunk.api.load_opened import Opened, load_with
 from diachunk.api.load_options import LoadOptions, LoadSettings
-from diachunk.errors import Interrupted
 from diachunk.loader.events import LoadEvent, LoadPlan, LoadReport
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ class LoadDone:
     bytes: int = 0
 
 
-async def load_events(
+def load_events(
     target: str | os.PathLike[str], component: str | None = None, **options: Unpack[LoadOptions]
 ) -> AsyncGenerator[LoadEvent | LoadDone, None]:
     """Loads on a thread and yields what happens; the last event is LoadDone. Leaving the loop early stops the load.
@@ -115,35 +114,8 @@ async def load_events(
     Raises:
         DiachunkError: as load.
     """
-    loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[LoadEvent | LoadDone | BaseException] = asyncio.Queue()
-    left = threading.Event()
 
-    def tell(event: LoadEvent | LoadDone | BaseException) -> None:
-        loop.call_soon_threadsafe(queue.put_nowait, event)
+    def run(listen: Callable[[LoadEvent], None]) -> LoadDone:
+        return LoadDone(load_with(target, component, replace(LoadSettings(**options), progress=listen)))
 
-    def listen(event: LoadEvent) -> None:
-        if left.is_set():
-            raise Interrupted("stopped")
-        tell(event)
-
-    def run() -> None:
-        try:
-            settings = replace(LoadSettings(**options), progress=listen)
-            tell(LoadDone(load_with(target, component, settings)))
-        except BaseException as error:  # noqa: BLE001 - whatever it is belongs to whoever awaits
-            if not left.is_set():
-                tell(error)
-
-    task = loop.run_in_executor(None, run)
-    try:
-        while True:
-            event = await queue.get()
-            if isinstance(event, BaseException):
-                raise event
-            yield event
-            if isinstance(event, LoadDone):
-                return
-    finally:
-        left.set()
-        await asyncio.shield(task)
+    return from_thread(run)
