@@ -12,7 +12,7 @@ from diachunk.api.loading import load, stream
 from diachunk.errors import LoadError
 from diachunk.limits import CHUNK_BYTES, MiB
 from diachunk.loader import session
-from diachunk.loader.device import Device
+from diachunk.loader.device import Device, Piece
 from diachunk.loader.finding import find_device
 from diachunk.loader.lanes import lane_count
 from diachunk.loader.queued import BUFFERS_A_LANE, Queued
@@ -104,3 +104,49 @@ def test_a_dtype_that_the_device_lacks(held: Checkpoint, home: Path, queues: Fak
     with pytest.raises(LoadError, match="fake:0 has no float64"):
         load(held.target, "model", "fake", home=home)
     assert load(held.target, "model", "fake", "fp32", home=home)
+
+
+def test_running_out_of_pinned_memory(
+    held: Checkpoint, home: Path, queues: FakeQueues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pinned(size: int) -> torch.Tensor:
+        raise RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later")
+
+    monkeypatch.setattr(queues, "pinned", pinned)
+    with pytest.raises(LoadError, match=r"ran out of memory after 0 of .*: CUDA error: out of memory"):
+        load(held.target, "model", "fake", home=home)
+
+
+def test_what_the_device_refused_midway_is_not_handed_out(
+    held: Checkpoint, home: Path, queues: FakeQueues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = load(held.target, "model", "cpu", "bf16", home=home, verify="always")
+    allocate = queues.allocate
+
+    def refusing(elements: int, dtype: torch.dtype) -> torch.Tensor:
+        if dtype == torch.uint8 and elements > CHUNK_BYTES:  # the room to cast in, asked for last
+            raise torch.OutOfMemoryError("fake:0 has no room to allocate")
+        return allocate(elements, dtype)
+
+    monkeypatch.setattr(queues, "allocate", refusing)
+    found: dict[str, torch.Tensor] = {}
+    tensors = stream(held.target, "model", device="fake", dtype="bf16", home=home)
+    with pytest.raises(LoadError, match="ran out of memory"):
+        found.update((name, tensor.clone()) for name, tensor in tensors)
+    assert_same(found, {name: wanted[name] for name in found})
+
+
+def test_what_was_under_way_when_the_device_refused_is_waited_for() -> None:
+    queues = FakeQueues(asks_needed=1_000_000)
+    desk = Queued(queues).desk()
+    bytes_, floats = queues.allocate(4, torch.uint8), queues.allocate(1, torch.bfloat16)
+    desk.buffer()[:8] = bytes(range(8))
+    arrived: list[int] = []
+    queues.room_bytes = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        desk.put(
+            [Piece(0, 4, torch.uint8, bytes_), Piece(4, 4, torch.float32, floats)], lambda: arrived.append(1)
+        )
+    desk.settle()
+    assert bytes_.tolist() == [0, 1, 2, 3]
+    assert not arrived

@@ -231,7 +231,9 @@ def out_of_memory(job: Job, error: MemoryError | RuntimeError) -> LoadError | No
     lanes' frames, and with them tensors, for as long as somebody holds it.
     """
     job.landing.release()
-    if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate" not in str(error):
+    # Pinned memory, streams and contexts: CUDA says so in words alone.
+    told = any(words in str(error) for words in ("allocate", "out of memory"))
+    if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not told:
         return None
     what = (str(error).splitlines() or ["out of memory"])[0]
     done, total = job.meter.counts.landed, job.plan.total_bytes

@@ -140,8 +140,15 @@ class QueuedDesk:
     def put(self, pieces: Sequence[Piece], done: Callable[[], None]) -> None:
         slot, self._current = self._current, None
         assert slot is not None
-        slot.done = done
         self._busy.append(slot)
+        try:
+            self._send(slot, pieces)
+        finally:
+            # Also after an error: the device may still be reading this buffer, and writing to tensors.
+            slot.mark = self._queue.mark()
+        slot.done = done
+
+    def _send(self, slot: _Slot, pieces: Sequence[Piece]) -> None:
         at = 0
         for piece in pieces:
             part = slot.pinned[piece.start : piece.start + piece.size]
@@ -157,7 +164,6 @@ class QueuedDesk:
             at += -(-piece.size // _ALIGNED_BYTES) * _ALIGNED_BYTES
             self._queue.copy(part, raw)
             self._queue.copy(raw.view(piece.dtype), piece.target)
-        slot.mark = self._queue.mark()
 
     def settle(self) -> None:
         while self._busy:
