@@ -230,3 +230,36 @@ def test_running_out_midway_frees_everything_and_says_so(
     gc.collect()
     # also while the error is still held
     assert [ref for ref in allocated if ref() is not None] == []
+
+
+def test_a_gpu_that_cannot_be_used_is_refused(
+    held: Checkpoint, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forked() -> int:
+        raise RuntimeError("Cannot re-initialize CUDA in forked subprocess.\nMore of it")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "current_device", forked)
+    with pytest.raises(LoadError, match=r"^cuda cannot be used: Cannot re-initialize .* subprocess\.$"):
+        load(held.target, "model", "cuda", home=home)
+
+
+def test_a_device_that_is_full_or_broken_lacks_no_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors: list[RuntimeError] = [torch.OutOfMemoryError("no room"), torch.AcceleratorError("assert")]
+
+    def refuse(*_: object, **__: object) -> torch.Tensor:
+        raise errors.pop(0)
+
+    monkeypatch.setattr(torch, "empty", refuse)
+    device = devices.Other(torch.device("xpu"))
+    assert not device.lacks(torch.float32)
+    with pytest.raises(torch.AcceleratorError, match="assert"):
+        device.lacks(torch.float32)
+
+
+@pytest.mark.parametrize("component", ["model", "vocoder"])
+def test_another_default_device_changes_nothing(held: Checkpoint, home: Path, component: str) -> None:
+    with torch.device("meta"):
+        found = load(held.target, component, home=home)
+    assert {str(tensor.device) for tensor in found.values()} == {"cpu"}

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from diachunk.loader.device import is_lacking
 from diachunk.loader.queued import Mark, Queue
 
 # torch leaves these two without types
@@ -27,7 +28,7 @@ class CudaQueues:
         self._caller = torch.cuda.current_stream(self.device)
 
     def pinned(self, size: int) -> torch.Tensor:
-        return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+        return torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=True)
 
     def allocate(self, elements: int, dtype: torch.dtype) -> torch.Tensor:
         with torch.cuda.stream(self._caller):
@@ -40,11 +41,7 @@ class CudaQueues:
         return CudaQueue(self.device, self._caller)
 
     def lacks(self, dtype: torch.dtype) -> bool:
-        try:
-            torch.empty(1, dtype=dtype, device=self.device)
-        except (TypeError, RuntimeError):
-            return True
-        return False
+        return is_lacking(dtype, self.device)
 
     def available_bytes(self) -> int | None:
         free, _ = torch.cuda.mem_get_info(self.device)

@@ -105,7 +105,7 @@ class _Staging:
 
     def view(self) -> memoryview:
         if self.tensor is None:
-            self.tensor = torch.empty(CHUNK_BYTES, dtype=torch.uint8)
+            self.tensor = torch.empty(CHUNK_BYTES, dtype=torch.uint8, device="cpu")
         return host_view(self.tensor)
 
     def elements(self, piece: Piece) -> torch.Tensor:
@@ -177,17 +177,34 @@ class Other:
         return PlainDesk()
 
     def lacks(self, dtype: torch.dtype) -> bool:
-        try:
-            torch.empty(1, dtype=dtype, device=self._device)
-        except (TypeError, RuntimeError):
-            return True
-        return False
+        return is_lacking(dtype, self._device)
 
     def available_bytes(self) -> int | None:
         return available_bytes() if self._device.type == "mps" else None
 
     def used_bytes(self) -> int:
         return torch.mps.current_allocated_memory() if self._device.type == "mps" else 0
+
+
+def is_lacking(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether torch makes no tensor of this dtype there. A device that is full, or broken, does not lack it.
+
+    Raises:
+        RuntimeError: of a device that fails: what an earlier kernel did wrong is told to whoever asks next.
+    """
+    try:
+        torch.empty(1, dtype=dtype, device=device)
+    except torch.OutOfMemoryError:
+        return False
+    except _BROKEN:
+        raise
+    except (TypeError, RuntimeError):
+        return True
+    return False
+
+
+# torch before 2.8 has only RuntimeError for it
+_BROKEN: type[RuntimeError] | tuple[()] = getattr(torch, "AcceleratorError", ())
 
 
 def check_dtypes(device: Device, dtypes: Sequence[torch.dtype]) -> None:

@@ -43,4 +43,8 @@ def _cuda(device: torch.device) -> Device:
     count = torch.cuda.device_count()
     if (device.index or 0) >= count:
         raise LoadError(f"no {device} here: there are {count}, from cuda:0 on")
-    return Queued(CudaQueues(device))
+    try:
+        return Queued(CudaQueues(device))
+    except RuntimeError as error:  # a process forked from one that uses CUDA, a GPU that is another's alone
+        what = (str(error).splitlines() or [""])[0]
+        raise LoadError(f"{device} cannot be used: {what:.160}") from error

@@ -40,10 +40,11 @@ class Slabs:
             RuntimeError, MemoryError, OSError: no room.
         """
         size = elements * dtype.itemsize
+        # The device is named each time: the caller may have set another default (`with torch.device("meta")`).
         if self._advise is None or size < _SMALL_BYTES:
-            return torch.empty(elements, dtype=dtype)
+            return torch.empty(elements, dtype=dtype, device="cpu")
         if size >= _WORTH_HUGE_BYTES:
-            tensor = torch.empty(elements, dtype=dtype)
+            tensor = torch.empty(elements, dtype=dtype, device="cpu")
             self._advise(tensor.data_ptr(), size)
             return tensor
         if self._slab is None or self._used + size > _SLAB_BYTES:
