@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 
 from diachunk.errors import ManifestError, TransferIncomplete, UsageError
@@ -16,6 +19,8 @@ from diachunk.manifest.stated import StatedComponent, StatedFile
 from diachunk.sources.hub import Repository, _choose, describe
 from diachunk.sources.hub_access import HubAccess, hub_access, hub_url, where
 from diachunk.testing import faults
+from diachunk.testing.bad_server import BadServer
+from diachunk.testing.faults import always
 from diachunk.testing.hub import Hub
 from diachunk.testing.hub_faults import Part
 
@@ -216,6 +221,43 @@ def test_nobody_there_is_told(hub: Hub) -> None:
     hub.close()
     with pytest.raises(TransferIncomplete, match="refused"):
         describe("c", HubUpstream(NAME), HubAccess(hub.url), DEFAULT)
+
+
+def asked(endpoint: str) -> TransferIncomplete:
+    huggingface_hub.close_session()  # it keeps its proxies as long as its connections
+    with pytest.raises(TransferIncomplete) as caught:
+        describe("c", HubUpstream(NAME), HubAccess(endpoint), IMPATIENT)
+    assert NAME in caught.value.message
+    return caught.value
+
+
+def test_a_login_page_in_the_hubs_place_is_told_as_one(hub: Hub) -> None:
+    hub.fail(Part.API, faults.Html())
+    error = asked(hub.url)
+    assert "a login page? a captive portal?" in error.message
+    assert "browser" in error.hint
+
+
+def test_what_keeps_the_hub_away_is_told_in_the_words_for_origins(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "host name not found" in asked("http://host.invalid").message
+    assert "TLS failed: " in asked(hub.url.replace("http:", "https:")).message
+    monkeypatch.setenv("https_proxy", "socks5://127.0.0.1:9")
+    assert "cannot use a SOCKS proxy" in asked("https://host.example").message
+
+
+@pytest.mark.parametrize("named", ["https", "all"])
+def test_a_proxy_in_front_of_the_hub_is_named_as_what_is_at_fault(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    for name in ("https_proxy", "all_proxy", "no_proxy", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(f"{named}_proxy", "http://127.0.0.1:9")
+    assert "the proxy: connection refused" in asked("https://host.example").message
+    with BadServer(Path(os.devnull), always(faults.Status(407))) as strict:
+        monkeypatch.setenv(f"{named}_proxy", strict.url)
+        assert "the proxy: 407" in asked("https://host.example").message
 
 
 # --- how the Hub is reached -----------------------------------------------------------------------------------

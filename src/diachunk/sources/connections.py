@@ -33,6 +33,8 @@ from diachunk.sources.wakeable import (
 from diachunk.version import __version__
 
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"diachunk/{__version__}"}
+_NO_TUNNEL = "Tunnel connection failed: "
+"""How http.client begins what a proxy answered when it was asked for a tunnel."""
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
@@ -96,8 +98,7 @@ class Connections:
         if proxy is None and self._direct:
             proxy = ""
         elif proxy is None:
-            proxies = getproxies()
-            proxy = "" if proxy_bypass(host) else proxies.get(split.scheme, proxies.get("all", ""))
+            proxy = proxy_for(url)
             if proxy and not self._context.named_by_user:
                 refuse_private_name(host)
         with self._lock:
@@ -164,6 +165,12 @@ def _closed_before_reply(error: urllib3.exceptions.ProtocolError) -> bool:
     return any(isinstance(each, http.client.RemoteDisconnected) for each in reasons)
 
 
+def proxy_for(url: str) -> str:
+    """The proxy that the environment names for a request to a URL; "" for none."""
+    split, proxies = urlsplit(url), getproxies()
+    return "" if proxy_bypass(split.hostname or "") else proxies.get(split.scheme, proxies.get("all", ""))
+
+
 def fault_of(error: BaseException, *, resumable: bool = False) -> SourceFault:
     """What a library's error means, in words for a person."""
     if isinstance(error, SourceFault):
@@ -193,7 +200,7 @@ def _words_for(error: BaseException) -> str:
     known: tuple[tuple[type[BaseException], str], ...] = (
         (PrivateAddress, str(error)),
         (ssl.SSLCertVerificationError, f"certificate refused: {getattr(error, 'verify_message', '')}"),
-        (socket.gaierror, "host name not found"),
+        (socket.gaierror, _unresolved(error)),
         (urllib3.exceptions.NameResolutionError, "host name not found"),
         (ConnectionRefusedError, "connection refused"),
         (http.client.RemoteDisconnected, "closed the connection without a reply"),
@@ -212,4 +219,12 @@ def _words_for(error: BaseException) -> str:
             return words
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if isinstance(error, OSError) and str(error).startswith(_NO_TUNNEL):
+        return str(error).removeprefix(_NO_TUNNEL)  # what the proxy answered to CONNECT, such as 407
     return ""
+
+
+def _unresolved(error: BaseException) -> str:
+    if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
+        return "host name not found: no name server answers (no network?)"
+    return "host name not found"

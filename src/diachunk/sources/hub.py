@@ -22,12 +22,14 @@ from diachunk.manifest.paths import path_fault
 from diachunk.manifest.recipe import HubUpstream
 from diachunk.manifest.stated import StatedComponent, StatedFile
 from diachunk.manifest.strict_json import quote
+from diachunk.sources.connections import fault_of, proxy_for
 from diachunk.sources.hub_access import HUB, HubAccess
 from diachunk.sources.reply import retry_after_s
 from diachunk.version import __version__
 
 _ANSWER_S = 60.0
 """The library itself waits for ever."""
+_PAST_THE_PROXY = ("certificate refused", "TLS failed", "the proxy: ")
 _T = TypeVar("_T")
 
 
@@ -230,15 +232,24 @@ def _told(error: Exception, wanted: str, upstream: HubUpstream, access: HubAcces
         )
     if status is not None:
         return TransferIncomplete(f"cannot ask about {wanted}: status {status}", hint="try again later")
+    if "JSONDecodeError" in kinds:
+        return TransferIncomplete(
+            f"cannot ask about {wanted}: the answer is not the Hub's (a login page? a captive portal?)",
+            hint="open any page in a browser and sign in there, then run the same again; `diachunk doctor --online`",
+        )
     return TransferIncomplete(
-        f"cannot ask about {wanted}: {_reason(error)}",
+        f"cannot ask about {wanted}: {_reason(error, access.endpoint)}",
         hint="what is here already works offline; `diachunk doctor --online` looks at the network",
     )
 
 
-def _reason(error: BaseException) -> str:
-    while error.__cause__ is not None or error.__context__ is not None:
-        error = error.__cause__ or error.__context__ or error
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return f"{type(error).__name__}: {error}"[:160]
+def _reason(error: Exception, endpoint: str) -> str:
+    """In the words in which origins' troubles are told, whichever library the Hub's own client asks with."""
+    if isinstance(error, ImportError) and "SOCKS" in str(error):
+        return "cannot use a SOCKS proxy"
+    words = fault_of(error).detail
+    kinds = {each.__name__ for each in type(error).__mro__}
+    never_reached = not kinds.isdisjoint(("ConnectError", "ConnectTimeout", "ProxyError"))
+    if never_reached and not words.startswith(_PAST_THE_PROXY) and proxy_for(endpoint):
+        words = f"the proxy: {words.removeprefix('ProxyError: ')}"
+    return words

@@ -17,12 +17,12 @@ from urllib3.response import BaseHTTPResponse
 from diachunk.api.checkup.base import Area, Check, Finding, Level, Patient, age, quoted
 from diachunk.api.checkup.bounded import within
 from diachunk.api.checkup.contents import open_store
-from diachunk.api.checkup.proxies import proxy_for
 from diachunk.api.context import bundled_manifests
 from diachunk.errors import UsageError
 from diachunk.limits import DEFAULT
 from diachunk.schedule.health import Fault
 from diachunk.sources.base import SourceFault
+from diachunk.sources.connections import proxy_for
 from diachunk.sources.context import SourceContext, split_url
 from diachunk.sources.directory import DirectoryOrigin
 from diachunk.sources.http import HttpOrigin

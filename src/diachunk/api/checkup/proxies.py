@@ -9,9 +9,10 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.request import getproxies
 
 from diachunk.api.checkup.base import Area, Finding, Level, Patient, age, as_root
+from diachunk.sources.connections import proxy_for
 
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _CONNECT_S = 2.5
@@ -20,13 +21,6 @@ _CLOCK_WRONG_S = 300.0
 
 def _found(level: Level, what: str, cure: str = "") -> Finding:
     return Finding(level, Area.NETWORK, what, cure)
-
-
-def proxy_for(url: str) -> str:
-    """The proxy that a request to a URL goes through, as the engine decides it; "" for none."""
-    split = urlsplit(url)
-    chosen = getproxies()
-    return "" if proxy_bypass(split.hostname or "") else chosen.get(split.scheme, chosen.get("all", ""))
 
 
 def proxies(patient: Patient) -> Iterator[Finding]:
