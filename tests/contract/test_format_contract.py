@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diachunk.formats.base import BytesAccess, FormatError, FormatReader, RandomAccess, TensorSpan
+from diachunk.formats.base import FormatError, FormatReader, RandomAccess, TensorSpan
 from diachunk.formats.gguf import Gguf
 from diachunk.formats.registry import _BUILTIN
 from diachunk.formats.safetensors import Safetensors
@@ -32,6 +32,13 @@ class TestSafetensors(FormatContract):
         return {
             "model.safetensors": safetensors_of(header | {"none": entry(20, 20)}, bytes(range(20))),
             "empty.safetensors": safetensors_of("{}"),
+        }
+
+    def tensors_inside(self) -> Mapping[str, Mapping[str, bytes]]:
+        data = bytes(range(20))
+        return {
+            "model.safetensors": {"a": data[:8], "b\u00e9": data[8:], "none": b""},
+            "empty.safetensors": {},
         }
 
 
@@ -90,10 +97,10 @@ class TestTheExampleOfTheGuide(FormatContract):
         files: Mapping[str, bytes] = self.guide.TestNpy().valid_files()
         return files
 
-    def test_the_array_lies_at_its_span(self) -> None:
-        data = self.valid_files()["weights.npy"]
-        (span,) = self.make_reader().tensors(BytesAccess(data))
-        assert struct.unpack("<100q", data[span.offset : span.end]) == tuple(range(100))
+    def tensors_inside(self) -> Mapping[str, Mapping[str, bytes]]:
+        inside: Mapping[str, Mapping[str, bytes]] = self.guide.TestNpy().tensors_inside()
+        assert inside["weights.npy"]["array"] == struct.pack("<100q", *range(100))
+        return inside
 
 
 def test_every_built_in_reader_is_put_to_the_suite() -> None:
@@ -166,12 +173,29 @@ class Picky(Simple):
         return head[3] == ord("L")
 
 
+class Shifted(Simple):
+    def tensors(self, file: RandomAccess) -> list[TensorSpan]:
+        return [TensorSpan("x", "", (), span.offset - 1, span.size) for span in super().tensors(file)]
+
+
+class Lazy(Simple):
+    def tensors(self, file: RandomAccess) -> list[TensorSpan]:
+        return [TensorSpan("x", "", (), 0, file.size)]
+
+
+class Misnamed(Simple):
+    name = "My Format/2"
+
+
 class Suite(FormatContract):
     def __init__(self, reader: Callable[[], FormatReader]) -> None:
         self.make_reader = reader  # type: ignore[method-assign] # The suite under test, with any reader.
 
     def valid_files(self) -> Mapping[str, bytes]:
-        return {"a.smpl": b"SMPL" + struct.pack("<I", 50) + bytes(60)}
+        return {"a.smpl": b"SMPL" + struct.pack("<I", 50) + bytes(range(60))}
+
+    def tensors_inside(self) -> Mapping[str, Mapping[str, bytes]]:
+        return {"a.smpl": {"x": bytes(range(50))}}
 
 
 def run(suite: FormatContract) -> None:
@@ -184,7 +208,9 @@ def test_the_suite_accepts_a_good_reader() -> None:
     run(Suite(Simple))
 
 
-@pytest.mark.parametrize("reader", [Careless, Unbounded, Greedy, Gulping, Remembering, Unsorted, Picky])
+@pytest.mark.parametrize(
+    "reader", [Careless, Unbounded, Greedy, Gulping, Remembering, Unsorted, Picky, Shifted, Lazy, Misnamed]
+)
 def test_the_suite_refuses_a_bad_reader(reader: Callable[[], FormatReader]) -> None:
     with pytest.raises((AssertionError, FormatError, IndexError)):
         run(Suite(reader))

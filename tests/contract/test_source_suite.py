@@ -56,6 +56,16 @@ class TellsNothing(Simple):
         view[:] = data[: len(view)]
 
 
+class TellsBeforeItReads(Simple):
+    def copy(self, data: bytes, view: memoryview, flow: Flow) -> None:
+        position = 0
+        while position < len(view):
+            size = min(flow.slice_bytes(), len(view) - position)
+            flow.advance(size)
+            position += size
+        view[:] = data[: len(view)]
+
+
 class Gulps(Simple):
     def copy(self, data: bytes, view: memoryview, flow: Flow) -> None:
         flow.slice_bytes()
@@ -133,6 +143,7 @@ def test_the_suite_accepts_a_good_source(tmp_path: Path) -> None:
     [
         IgnoresStart,
         TellsNothing,
+        TellsBeforeItReads,
         Gulps,
         GoesOnWhenCancelled,
         RenamesTheFault,

@@ -21,7 +21,8 @@ from diachunk.formats.torch_zip import TorchZip
 
 GROUP = "diachunk.formats"
 HEAD_BYTES = 16
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
+"""Of a reader: it is part of the rule by which a file was cut, in its manifest."""
 _BUILTIN: tuple[FormatReader, ...] = (Safetensors(), TorchZip(), Gguf())
 _BUILTIN_NAMES = frozenset(reader.name for reader in _BUILTIN)
 
@@ -134,7 +135,7 @@ def _load(entry: EntryPoint) -> FormatReader | None:
         return None
     try:
         reader: FormatReader = entry.load()()
-        if not _NAME.fullmatch(entry.name) or reader.name != entry.name:
+        if not NAME.fullmatch(entry.name) or reader.name != entry.name:
             _log.warning("%s calls itself %r, registered as %r", entry.value, reader.name, entry.name)
             return None
     except Exception:  # noqa: BLE001 - importing a plug-in runs its code, which may raise anything

@@ -9,6 +9,9 @@ Inherit in a pytest file, name a reader and some valid files, and the tests run:
         def valid_files(self) -> Mapping[str, bytes]:
             return {"weights.npy": ...}
 
+        def tensors_inside(self) -> Mapping[str, Mapping[str, bytes]]:
+            return {"weights.npy": {"array": ...}}
+
 Give it files of a few kilobytes that use the format's corners (no tensors, an empty tensor, long names): the
 suite derives some thousand broken files from each.
 """
@@ -20,6 +23,7 @@ import tracemalloc
 from collections.abc import Iterator, Mapping
 
 from diachunk.formats.base import BytesAccess, FormatError, FormatReader, RandomAccess, TensorSpan
+from diachunk.formats.registry import NAME
 from diachunk.formats.spans import HEADER_BYTES_MAX, check
 
 HEAD_BYTES = 16
@@ -62,7 +66,7 @@ class SparseAccess:
 
 
 class FormatContract:
-    """Inherit, override the two hooks, and pytest collects the tests."""
+    """Inherit, override the hooks, and pytest collects the tests."""
 
     def make_reader(self) -> FormatReader:
         """Returns a new reader."""
@@ -71,6 +75,24 @@ class FormatContract:
     def valid_files(self) -> Mapping[str, bytes]:
         """Returns small well-formed files, at least one with tensors: file name -> content."""
         raise NotImplementedError
+
+    def tensors_inside(self) -> Mapping[str, Mapping[str, bytes]]:
+        """Returns what is in some of those files: file name -> name of a tensor -> its bytes. Only who wrote a file
+        knows that; a reader whose spans are merely possible passes everything else."""
+        return {}
+
+    def test_its_name_may_stand_in_a_manifest(self) -> None:
+        name = self.make_reader().name
+        assert NAME.fullmatch(name), f"{name!r} is no name for a reader: {NAME.pattern}"
+
+    def test_every_tensor_lies_at_its_span(self) -> None:
+        files = self.valid_files()
+        for path, tensors in self.tensors_inside().items():
+            spans = self.make_reader().tensors(BytesAccess(files[path]))
+            found = {span.name: files[path][span.offset : span.end] for span in spans}
+            assert sorted(found) == sorted(tensors), path
+            for name, data in tensors.items():
+                assert found[name] == data, f"{path}: {name} is not what lies at its span"
 
     def test_a_valid_file_is_claimed_and_read(self) -> None:
         reader = self.make_reader()

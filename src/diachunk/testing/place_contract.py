@@ -120,7 +120,19 @@ class PlaceContract:
             assert not path.startswith(("/", "..")), path
             assert path != ".", path
         assert not any(other.startswith(f"{path}/") for path in paths for other in paths), "a file in a file"
-        assert not layout.shown.startswith(("/", ".."))
+        assert not set(layout.hidden_by) & set(paths), "moves its own files aside"
+        readers = [spot.readers for spot in layout.spots]
+        for directory in filter(None, (layout.shown, layout.staging, *readers)):
+            assert directory == posixpath.normpath(directory), directory
+            assert not directory.startswith(("/", "..")), directory
+
+    def test_it_says_the_same_each_time(self, tmp_path: Path) -> None:
+        place = self.make_place(tmp_path)
+        assert place.kind
+        assert place.kind.isprintable()
+        # What is placed is looked for there again, by the next run, to be undone.
+        first, *others = (one.layout(self.fitting()) for one in (place, place, self.make_place(tmp_path)))
+        assert all(_paths(other) == _paths(first) for other in others)
 
     def test_every_file_that_has_a_place_is_one_of_the_components(self, tmp_path: Path) -> None:
         component = self.fitting()
@@ -176,7 +188,8 @@ class PlaceContract:
 
     def test_what_was_placed_is_found_by_those_who_look_for_it(self, tmp_path: Path) -> None:
         place, layout = self._filled(tmp_path)
-        files = [spot.file for spot in layout.spots]
+        # Two may look for the same.
+        files = [spot.file for spot in layout.spots] * 2
         found = list(place.candidates([wanted_of(file) for file in files]))
         assert {index for index, _ in found} == set(range(len(files)))
         for index, file in enumerate(files):

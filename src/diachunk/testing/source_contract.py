@@ -15,8 +15,8 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from hashlib import blake2b
 from pathlib import Path
+from random import Random
 from typing import ClassVar
 
 from diachunk.digest import digest_of
@@ -32,11 +32,16 @@ _PATIENCE_S = 20.0
 
 
 def _bytes_of(name: str, size: int) -> bytes:
-    return (blake2b(name.encode()).digest() * (size // 64 + 1))[:size]
+    # Nothing in it repeats: who reads from the wrong place, or another file, has other bytes.
+    return Random(name).randbytes(size)
+
+
+def _content(blob: BlobFacts) -> bytes:
+    return _bytes_of(f"{blob.component}/{blob.path}", blob.size)
 
 
 def _facts(component: str, path: str, sizes: list[int]) -> BlobFacts:
-    data = _bytes_of(path, sum(sizes))
+    data = _bytes_of(f"{component}/{path}", sum(sizes))
     pieces, at = [], 0
     for size in sizes:
         pieces.append((size, digest_of(data[at : at + size])))
@@ -137,7 +142,7 @@ class SourceContract:
         for number, facts in enumerate(self.work.blobs):
             path = self._where(root, number)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(_bytes_of(facts.path, facts.size))
+            path.write_bytes(_content(facts))
         if change:
             change(self._where(root, 0))
         source = self.make_source(root)
@@ -152,15 +157,26 @@ class SourceContract:
         return [*runs, self.work.run(1, 3), self.work.run(4, 2)]
 
     def _wanted(self, run: Run) -> bytes:
-        return _bytes_of(run.blob.path, run.blob.size)[run.offset : run.offset + run.size]
+        return _content(run.blob)[run.offset : run.offset + run.size]
 
     def _check_fill(self, source: Source, run: Run, start: int = 0) -> None:
         size = run.size - start
         buffer = bytearray(_GUARD + bytes(size) + _GUARD)
         flow = RecordingFlow(self.slack_bytes)
-        source.fill(run, start, memoryview(buffer)[len(_GUARD) : len(_GUARD) + size], flow)
         what = f"{run.blob.path} at {run.offset} from {start}"
-        assert buffer[len(_GUARD) : -len(_GUARD)] == self._wanted(run)[start:], f"{what}: other bytes"
+        wanted = self._wanted(run)[start:]
+        told_bytes = 0
+
+        def look() -> None:
+            # Of a request that is cut off, what was told is kept.
+            nonlocal told_bytes
+            before, told_bytes = told_bytes, flow.advanced_bytes
+            slice_ = buffer[len(_GUARD) + before : len(_GUARD) + told_bytes]
+            assert slice_ == wanted[before:told_bytes], f"{what}: said what it had not read"
+
+        flow.on_advance = look
+        source.fill(run, start, memoryview(buffer)[len(_GUARD) : len(_GUARD) + size], flow)
+        assert buffer[len(_GUARD) : -len(_GUARD)] == wanted, f"{what}: other bytes"
         assert buffer.startswith(_GUARD), f"{what}: wrote before the view"
         assert buffer.endswith(_GUARD), f"{what}: wrote past the view"
         assert flow.advanced_bytes == size, f"{what}: said {flow.advanced_bytes} of {size} bytes"
