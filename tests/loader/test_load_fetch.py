@@ -14,10 +14,12 @@ import torch
 
 import diachunk
 from diachunk.api.loading import LoadEvent, LoadPlan, LoadProgress, load, load_into, stream
-from diachunk.errors import LoadError, TransferIncomplete
+from diachunk.errors import LoadError, TransferIncomplete, UsageError
 from diachunk.limits import MiB
 from diachunk.testing.bad_server import BadServer
 from diachunk.testing.faults import Drip, always
+from diachunk.testing.hub import Hub
+from diachunk.transfer.progress import Notice
 from fixtures import damage
 from fixtures.checkpoints import Checkpoint, assert_store_is_right
 from fixtures.settings import QUICK, write_config
@@ -235,3 +237,37 @@ def test_a_neighbour_that_fetches_is_followed_too(there: Checkpoint, home: Path,
     assert_same(loaded, TENSORS)
     size = sum(file.size for part, file in there.manifest.walk() if part.name == "model")
     assert slow.body_bytes < 1.5 * size
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, Hub]]:
+    """Of two components, each a repository of its own, as dia-1.6b is. Nobody fetched it yet."""
+    file = tmp_path / "lab.toml"
+    parts = (f'[[component]]\nname = "{each}"\nhub = "lab/{each}"\n' for each in ("model", "vocoder"))
+    file.write_text("".join(['name = "lab/dia"\n', *parts]))
+    with Hub() as hub:
+        hub.add("lab/model", {"model.safetensors": safetensors(weights())})
+        hub.add("lab/vocoder", {"model.safetensors": safetensors({"v": torch.ones(3)})})
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield file, hub
+
+
+def test_a_component_of_a_recipe_is_loaded_though_nothing_of_it_was_fetched_before(
+    recipe: tuple[Path, Hub], home: Path
+) -> None:
+    told: list[LoadEvent] = []
+    loaded = load(recipe[0], "vocoder", home=home, fetch=True, progress=told.append)
+    assert_same(loaded, {"v": torch.ones(3)})
+    assert any(isinstance(each, Notice) and "model, vocoder" in each.text for each in told)
+    assert_same(load(recipe[0], "model", home=home), weights())
+
+
+@pytest.mark.parametrize("component", [None, "vocodr"])
+def test_a_component_that_a_recipe_lacks_is_told_before_anything_is_fetched(
+    recipe: tuple[Path, Hub], home: Path, component: str | None
+) -> None:
+    file, hub = recipe
+    with pytest.raises(UsageError) as caught:
+        load(file, component, home=home, fetch=True)
+    assert "model, vocoder" in caught.value.hint
+    assert not hub.requests

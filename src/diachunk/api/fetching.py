@@ -233,8 +233,8 @@ def refuse_parts(stated: StatedCheckpoint, components: frozenset[str]) -> None:
     names = [each.name for each in stated.components]
     if components and not components >= set(names):
         raise UsageError(
-            f"{stated.ref} is a recipe that was not fetched here yet: its components cannot be told apart",
-            hint="fetch all of it once, or write a recipe with that component alone",
+            f"{stated.ref} was not fetched here yet: its first fetch is of all its components",
+            hint=f"leave --component out ({', '.join(names)}), or write a recipe with that component alone",
         )
 
 

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Self
 from diachunk.api.context import Context
 from diachunk.api.load_files import StoreFiles
 from diachunk.api.load_options import LoadSettings
+from diachunk.api.recipes import drawn
 from diachunk.api.targets import Upstream, look_up, resolve
 from diachunk.errors import Interrupted, LoadError, UsageError
 from diachunk.manifest import Component, Manifest
+from diachunk.manifest.recipe import Recipe
+from diachunk.transfer.progress import Notice
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +56,7 @@ class Opened:
         if isinstance(found, Upstream):
             if self.settings.fetch:
                 # Nobody knows its chunks yet: there is nothing to follow until it is here.
-                self._start_fetch(component or "").wait()
+                self._start_fetch(self._part_of(found.recipe, component)).wait()
             try:
                 resolved = resolve(self._text, self._context, local=True)
             except UsageError as error:
@@ -65,6 +68,22 @@ class Opened:
                 ) from error
             return resolved.manifest, resolved.url
         return found.manifest, found.url
+
+    def _part_of(self, recipe: Recipe, component: str | None) -> str:
+        """What of a recipe to fetch: the component, or "" for all of one that has no manifest here yet.
+
+        Raises:
+            UsageError: no such component. Said now, and not after gigabytes were fetched.
+        """
+        known = drawn(recipe, self._context)
+        if known is not None:
+            return choose_component(known, component).name
+        names = [each.name for each in recipe.components]
+        _choose_name(recipe.ref, names, component)
+        if len(names) > 1:
+            what = f"{recipe.ref} was not fetched here yet: its first fetch is of all its components"
+            self.settings.progress(Notice(f"{what} ({', '.join(names)})"))
+        return ""
 
     def _make_files(self, manifest: Manifest, url: str) -> StoreFiles:
         name, settings = self.component.name, self.settings
@@ -160,15 +179,17 @@ def choose_component(manifest: Manifest, name: str | None) -> Component:
     Raises:
         UsageError: there are several, or none of that name. Lists them.
     """
-    names = ", ".join(each.name or '""' for each in manifest.components)
-    if name is None:
-        if len(manifest.components) != 1:
-            raise UsageError(f"{manifest.ref} has several components: name one of them", hint=names)
-        return manifest.components[0]
-    found = manifest.component(name)
-    if found is None:
-        raise UsageError(f"{manifest.ref} has no component {name!r:.96}", hint=f"it has: {names}")
-    return found
+    names = [each.name for each in manifest.components]
+    return manifest.components[names.index(_choose_name(manifest.ref, names, name))]
+
+
+def _choose_name(ref: str, names: list[str], name: str | None) -> str:
+    known = ", ".join(each or '""' for each in names)
+    if name is None and len(names) != 1:
+        raise UsageError(f"{ref} has several components: name one of them", hint=known)
+    if name is not None and name not in names:
+        raise UsageError(f"{ref} has no component {name!r:.96}", hint=f"it has: {known}")
+    return names[0] if name is None else name
 
 
 def _need_torch() -> None:
