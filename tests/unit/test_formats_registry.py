@@ -125,6 +125,17 @@ def test_a_plugin_cannot_take_a_file_from_a_built_in_reader(installed: Installed
     assert find(GOOD[:-1]).reader == "fake"
 
 
+def test_a_plugin_may_read_zip_files_in_which_pytorch_has_no_tensors(installed: Installed) -> None:
+    other = Zip([ZipEntry(b"weights.npy", b"abc")]).build()
+    assert find_tensors("", BytesAccess(other)) == Layout("torch-zip", ())
+    span = TensorSpan("x", "", (), 0, 3)
+    installed.add(lambda file: [], name="a-none", magic=b"PK")
+    installed.add(lambda file: [span], name="npz", magic=b"PK")
+    registry._plugins.cache_clear()
+    assert find_tensors("", BytesAccess(other)) == Layout("npz", (span,), builtin=False)
+    assert find_tensors("", BytesAccess(Zip([ZipEntry(b"a/data/0", b"abc")]).build())).reader == "torch-zip"
+
+
 def test_plugins_are_looked_up_once(installed: Installed) -> None:
     assert readers() == readers()
     assert installed.looked_up == 1

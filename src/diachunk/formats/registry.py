@@ -56,7 +56,8 @@ def _in_order() -> Iterator[FormatReader]:
 
 
 def find_tensors(path: str, file: RandomAccess) -> Layout:
-    """Finds the tensors of a file by the first reader that claims and understands it.
+    """Finds the tensors of a file by the first reader that claims and understands it, and finds any: many formats
+    are zip files, and to the reader of PyTorch's they are some without tensors.
 
     Never fails for what the bytes say: a malformed file has a plain layout.
 
@@ -69,13 +70,18 @@ def find_tensors(path: str, file: RandomAccess) -> Layout:
     """
     watched = _Watched(file)
     head = watched.read_at(0, HEAD_BYTES)
+    without_tensors: Layout | None = None
     for reader in _in_order():
         spans = _ask(reader, path, head, watched)
         if watched.error is not None:
             raise watched.error
-        if spans is not None:
-            return Layout(reader.name, spans, reader in _BUILTIN)
-    return Layout()
+        if spans is None:
+            continue
+        layout = Layout(reader.name, spans, reader in _BUILTIN)
+        if spans:
+            return layout
+        without_tensors = without_tensors or layout
+    return without_tensors or Layout()
 
 
 class _Watched:
