@@ -224,6 +224,23 @@ def test_peers_says_what_to_do_when_nobody_is_there() -> None:
     assert "diachunk serve" in shown.stderr
 
 
+def test_peers_does_not_say_that_nobody_is_there_of_machines_that_want_a_secret(
+    store: Path, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("a secret that the lab shares\n")
+    secret.chmod(0o600)
+    words = ("--host", "127.0.0.1", "--port", "0")
+    one = Daemon(store, tmp_path / "log", *words, DIACHUNK_TOKEN_FILE=str(secret))
+    try:
+        shown = run("peers", "--peer", f"127.0.0.1:{one.port}")
+    finally:
+        one.close()
+    assert "wants the lab's secret; this machine has none" in shown.stdout
+    assert "no machine" not in shown.stderr
+    assert "token_file" in shown.stderr
+
+
 def test_json_says_everything_that_lines_say(store: Path, tmp_path: Path) -> None:
     one = Daemon(store, tmp_path / "log", "--host", "127.0.0.1", "--port", "0", "--json")
     try:

@@ -101,7 +101,7 @@ def test_with_a_secret_nodes_prove_it_in_every_request_and_others_are_shut_out(
             until(lambda: told.held)
         with Around(name) as around:
             told = around.began(manifest)
-            until(lambda: around.states().get(name) == "wants the lab's secret")
+            until(lambda: around.states().get(name) == "wants the lab's secret; this machine has none")
             assert not told.held
 
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 
 from diachunk.limits import Limits
 from diachunk.node.around.talking import Reply, Talker, Unreached
+from diachunk.node.guard import Guard
 from diachunk.node.model import Address
+from diachunk.sources.secret import Secret
+from diachunk.store.store import Store
+from fixtures.served import Served
 
 LIMITS = Limits(stall_s=0.5, connect_timeout_s=0.5, patience_s=5.0)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -117,3 +122,38 @@ def test_no_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     assert ask(good).status == 200
+
+
+@pytest.mark.parametrize(
+    ("value", "ahead_s", "seen_there", "seen_here"),
+    [
+        (b"a secret of the lab", 1800, "its clock is 30 min ahead", ", and its clock is 30 min behind"),
+        (b"a secret of the lab", -7200, "its clock is 120 min behind", ", and its clock is 120 min ahead"),
+        (b"the secret of others", 0, "it knows another secret", "; this machine has another"),
+        (b"the secret of others", 1800, "it knows another secret", ", and its clock is 30 min behind"),
+        (None, 0, "it shows none", "; this machine has none"),
+    ],
+)
+def test_both_ends_say_why_a_secret_is_not_taken(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    value: bytes | None,
+    ahead_s: int,
+    seen_there: str,
+    seen_here: str,
+) -> None:
+    caplog.set_level("INFO", "diachunk")
+    store = Store.open(tmp_path / "store")
+    with Served(store, guard=Guard(secret=Secret(b"a secret of the lab"))) as served:
+        talker = Talker(LIMITS, None if value is None else Secret(value), lambda: time.time() + ahead_s)
+
+        async def ask() -> Reply:
+            talker.start()
+            try:
+                return await talker.ask(Address("127.0.0.1", served.port), "/v1/node", limit_bytes=4096)
+            finally:
+                await talker.close()
+
+        reply = asyncio.run(ask())
+    assert reply.refusal == f"wants the lab's secret{seen_here}"
+    assert f"the lab's secret is needed ({seen_there})" in caplog.text

@@ -65,10 +65,23 @@ def test_a_silent_machine_keeps_nobody_waiting_who_asks_who_is_there(silent: str
     assert found[0].trouble
 
 
-def test_a_name_that_nobody_knows_says_what_the_named_machines_did(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["lab/none", "ab" * 32, "ab" * 8])
+def test_what_nobody_knows_may_be_known_to_a_named_machine_that_does_not_answer(
+    tmp_path: Path, target: str
+) -> None:
     gone = _refused()
-    with pytest.raises(UsageError, match=f"lab/none; peer {gone}: connection refused"):
-        diachunk.fetch("lab/none", peers=gone, home=tmp_path / "store")
+    with pytest.raises(TransferIncomplete, match=f"; peer {gone}: connection refused") as caught:
+        diachunk.fetch(target, peers=gone, home=tmp_path / "store")
+    assert caught.value.retryable
+    assert "hub:" not in caught.value.hint
+    assert "diachunk peers" in caught.value.hint
+
+
+def test_what_the_named_machines_do_not_know_is_a_mistake(small: Checkpoint, tmp_path: Path) -> None:
+    with diachunk.serve(host="127.0.0.1", port=0, discover=False, home=tmp_path / "served") as serving:
+        there = f"127.0.0.1:{serving.port}"
+        with pytest.raises(UsageError, match=f"lab/none; peer {there}: has none of it"):
+            diachunk.fetch("lab/none", peers=there, home=tmp_path / "store")
 
 
 def test_a_fetch_that_gets_nothing_says_what_the_named_machines_did(

@@ -121,8 +121,9 @@ def test_what_is_private_is_there_under_the_secret_alone(
     with serving(tmp_path / "lab") as address, pytest.raises(UsageError):
         diachunk.fetch("lab/a", peers=[address], home=home)
     with serving(tmp_path / "lab", DIACHUNK_TOKEN_FILE=str(secret)) as address:
-        with pytest.raises(UsageError):
+        with pytest.raises(TrustError, match="secret; this machine has none") as caught:
             diachunk.fetch(published.id, peers=[address], home=home)
+        assert "token_file" in caught.value.hint
         monkeypatch.setenv("DIACHUNK_TOKEN_FILE", str(secret))
         assert diachunk.fetch("lab/a", peers=[address], home=home).manifest.hex_id == published.id
 

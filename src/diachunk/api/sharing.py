@@ -192,6 +192,12 @@ class Sharing:
         named = [each for each in node.peers() if each.how in ("named", "dns")]
         return [f"peer {each.address}: {each.trouble or 'has none of it'}" for each in named[:_TOLD_MAX]]
 
+    def unheard(self) -> list[str]:
+        """Why machines that were named gave no answer: what they know may be known another time."""
+        if self._node is None:
+            return []
+        return [each.trouble for each in self._node.peers() if each.how in ("named", "dns") and each.trouble]
+
     def tell(self, text: str) -> None:
         """Says something that a person should know."""
         self._listener(Notice(text))

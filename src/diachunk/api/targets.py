@@ -7,22 +7,38 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from diachunk.api.context import Context, bundled_manifests
 from diachunk.api.nearby import unknown
 from diachunk.api.recipes import HUB_SCHEME, Pick, bundled_recipes, drawn, hub_recipe, read_recipe
 from diachunk.digest import Digest, is_git_id, parse_digest
-from diachunk.errors import ManifestError, UsageError, from_os_error
+from diachunk.errors import (
+    DiachunkError,
+    ManifestError,
+    TransferIncomplete,
+    TrustError,
+    UsageError,
+    from_os_error,
+)
 from diachunk.manifest import Manifest, decode
 from diachunk.manifest.names import is_name, parse_ref
 from diachunk.manifest.recipe import Recipe
 from diachunk.sources.base import SourceFault
 from diachunk.sources.context import SourceContext, split_url
 from diachunk.sources.local import open_regular
+from diachunk.sources.secret import WANTS_SECRET
+
+if TYPE_CHECKING:
+    from diachunk.api.sharing import Sharing
 
 _ID = re.compile(r"[0-9a-f]{8,64}")
 _SHORT_COMMIT = re.compile(r"[0-9a-f]{8,39}")
+_SAME_SECRET = (
+    "the same token_file on both machines, and the right time; `diachunk config` shows which is read"
+)
+_ASK_AGAIN = "a machine that may know it did not answer: `diachunk peers` says why; then run the same again"
 
 
 class By(enum.Enum):
@@ -185,7 +201,10 @@ def _of_id(wanted: Digest, context: Context) -> Manifest:
 
         if (found := ask_for_id(wanted, context)) is not None:
             return found
-    return context.store.catalog.get(wanted)
+    try:
+        return context.store.catalog.get(wanted)
+    except UsageError as error:
+        raise _also(error, context.sharing) from error
 
 
 def _by_name(text: str, context: Context, *, local: bool) -> Resolved | Upstream:
@@ -226,10 +245,21 @@ def _by_name(text: str, context: Context, *, local: bool) -> Resolved | Upstream
         raise UsageError(
             f"no name {name}@{revision} here", hint=f"stored manifests bear it; fetch one by its id: {ids}"
         )
-    error = unknown(name, revision, context, local=local)
-    if context.sharing is not None and not local and (troubles := context.sharing.troubles()):
-        raise UsageError(f"{error.message}; {'; '.join(troubles)}", hint=error.hint)
-    raise error
+    raise _also(unknown(name, revision, context, local=local), None if local else context.sharing)
+
+
+def _also(error: UsageError, sharing: Sharing | None) -> DiachunkError:
+    """The error, with what the named machines did. Where one did not answer, nobody knows whether this is a mistake."""
+    troubles = [] if sharing is None else sharing.troubles()
+    if sharing is None or not troubles:
+        return error
+    message = f"{error.message}; {'; '.join(troubles)}"
+    unheard = sharing.unheard()
+    if not unheard:
+        return UsageError(message, hint=error.hint)
+    if all(each.startswith(WANTS_SECRET) for each in unheard):
+        return TrustError(message, hint=_SAME_SECRET)
+    return TransferIncomplete(message, hint=error.hint if "did you mean" in error.hint else _ASK_AGAIN)
 
 
 def _bearing(name: str, revision: str, context: Context, *, local: bool) -> list[Digest]:

@@ -27,6 +27,7 @@ def peers(
     import diachunk
     from diachunk.cli import pace
     from diachunk.config import load_config
+    from diachunk.sources.secret import WANTS_SECRET
 
     talk = Talk(as_json=as_json, quiet=quiet)
     config = load_config()
@@ -36,7 +37,12 @@ def peers(
     talk.emit("peers", peers=[_facts(each, rates.get(each.address)) for each in found])
     if found and not as_json:
         talk.result("\n".join(_lines(found, rates)))
-    if not any(not each.trouble for each in found):
+    if found and all(each.trouble.startswith(WANTS_SECRET) for each in found):
+        talk.say(
+            "they give only to who knows the lab's secret\n"
+            "  token_file has to name the same one here, and the time has to be right: diachunk config; date"
+        )
+    elif not any(not each.trouble for each in found):
         talk.say("\n".join(_nobody(looks=looks, named=bool(peer or config.peers))))
     talk.emit("done", peers=sum(not each.trouble for each in found))
 

@@ -199,13 +199,11 @@ class Guard:
             return 403, "this machine is not called that; ask by its address"
         if origin is not None and not self.is_own_page(origin, host[0] if host else ""):
             return 403, "pages of other sites may not ask"
-        if self.secret is not None and not self._proves(request, self.secret):
-            return 401, "the lab's secret is needed"
-        return None
-
-    def _proves(self, request: web.BaseRequest, secret: Secret) -> bool:
-        given = request.headers.get("Authorization")
-        return secret.check(given, request.method, request.raw_path, came_in_on(request), self._clock())
+        if self.secret is None:
+            return None
+        said, where = request.headers.get("Authorization"), came_in_on(request)
+        wrong = self.secret.why_not(said, request.method, request.raw_path, where, self._clock())
+        return (401, f"the lab's secret is needed ({wrong})") if wrong else None
 
 
 def came_in_on(request: web.BaseRequest) -> str:

@@ -23,6 +23,8 @@ _HEADER_CHARS_MAX = 2 * _FILE_BYTES_MAX
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _PROOF = re.compile(r"(\d{1,12}):([0-9a-f]{64})", re.ASCII)
 _ADDRESS = re.compile(r"\[?([0-9A-Fa-f:.]+)(?:%[^\]]*)?\]?:(\d{1,5})", re.ASCII)
+WANTS_SECRET = "wants the lab's secret"
+_ANOTHER = "it knows another secret"
 _MAKE_ONE = "make one with: (umask 077; openssl rand -hex 32 > {path})"
 
 
@@ -74,7 +76,12 @@ class Secret:
         return f"Diachunk {moment}:{self._mac(method, target, address, moment).hex()}"
 
     def check(self, header: str | None, method: str, target: str, address: str, now: float) -> bool:
-        """Whether a request's `Authorization` header shows that its sender knows the secret. Never raises.
+        """Whether `why_not` has nothing to say."""
+        return not self.why_not(header, method, target, address, now)
+
+    def why_not(self, header: str | None, method: str, target: str, address: str, now: float) -> str:
+        """What is wrong with a request's `Authorization` header, in words for the log; "" where it shows that its
+        sender knows the secret. Never raises.
 
         Args:
             header: as it came, or None.
@@ -82,21 +89,29 @@ class Secret:
             address: the address and port that the connection came in on.
         """
         if header is None or len(header) > _HEADER_CHARS_MAX:
-            return False
+            return "it shows none"
         scheme, _, given = header.strip().partition(" ")
         if scheme.lower() == "bearer":
             # Compared as MACs, so that neither its length nor a common start can be timed.
-            return hmac.compare_digest(keyed_digest(self._key, _raw(given.strip())), self._bearer)
+            is_it = hmac.compare_digest(keyed_digest(self._key, _raw(given.strip())), self._bearer)
+            return "" if is_it else _ANOTHER
         match = _PROOF.fullmatch(given.strip()) if scheme.lower() == "diachunk" else None
         if match is None:
-            return False
+            return "it shows none"
         moment = int(match[1])
-        if abs(now - moment) > CLOCK_SKEW_S:
-            return False
-        return hmac.compare_digest(self._mac(method, target, address, moment), bytes.fromhex(match[2]))
+        if not hmac.compare_digest(self._mac(method, target, address, moment), bytes.fromhex(match[2])):
+            return _ANOTHER
+        return apart(moment - now)
 
     def _mac(self, method: str, target: str, address: str, moment: int) -> bytes:
         return keyed_digest(self._key, _raw(f"{method} {target}\n{_plain(address)}\n{moment}"))
+
+
+def apart(ahead_s: float) -> str:
+    """What is wrong with another machine's clock, in words; "" where a proof between the two is good."""
+    if abs(ahead_s) <= CLOCK_SKEW_S:
+        return ""
+    return f"its clock is {abs(ahead_s) / 60:.0f} min {'ahead' if ahead_s > 0 else 'behind'}"
 
 
 def _raw(text: str) -> bytes:

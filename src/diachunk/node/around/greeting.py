@@ -112,7 +112,7 @@ class Greeting:
     async def _exchange(self, address: Address, body: bytes, *, count: bool) -> None:
         reply = await self._around.talker.ask(address, "/v1/peers", body=body, limit_bytes=SMALL_BYTES_MAX)
         if reply.status == 401:
-            raise Unreached("wants the lab's secret")
+            raise Unreached(reply.refusal)
         if reply.status != 200:
             raise Unreached(f"status {reply.status}")
         others = parse_others(reply.body)

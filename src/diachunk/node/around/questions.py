@@ -53,7 +53,7 @@ class Questions:
         """
         reply = await self._around.talker.ask(address, "/v1/node", limit_bytes=SMALL_BYTES_MAX)
         if reply.status == 401:
-            raise Unreached("wants the lab's secret")
+            raise Unreached(reply.refusal)
         if reply.status == 403:
             raise Unreached("does not let this machine in")
         if reply.status != 200:

@@ -243,6 +243,6 @@ class Subscription:
 
 def _check(reply: Reply) -> None:
     if reply.status == 401:
-        raise Unreached("wants the lab's secret")
+        raise Unreached(reply.refusal)
     if reply.status != 200:
         raise Unreached(f"status {reply.status}")

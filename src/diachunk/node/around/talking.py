@@ -7,6 +7,7 @@ import inspect
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -15,7 +16,7 @@ from yarl import URL
 from diachunk.errors import printable, redact
 from diachunk.limits import KiB, Limits
 from diachunk.node.model import Address
-from diachunk.sources.secret import Secret
+from diachunk.sources.secret import WANTS_SECRET, Secret, apart
 from diachunk.version import __version__
 
 HEADER_BYTES_MAX = 16 * KiB
@@ -51,6 +52,7 @@ class Reply:
         seconds: from the request to the answer's header.
         retry_after_s: of a 503.
         in_lines: it came line by line, and was taken.
+        refusal: of a 401: what it wants, and as far as can be told from here why it was not content.
     """
 
     status: int
@@ -58,6 +60,7 @@ class Reply:
     seconds: float
     retry_after_s: float = 0.0
     in_lines: bool = False
+    refusal: str = ""
 
 
 class Talker:
@@ -173,7 +176,19 @@ class Talker:
                 await self._lines(response, limit_bytes, take)
                 return Reply(response.status, b"", seconds, in_lines=True)
             data = await self._body(response, limit_bytes)
-            return Reply(response.status, data, seconds, _retry_after_s(response))
+            refusal = self._refusal(response) if response.status == 401 else ""
+            return Reply(response.status, data, seconds, _retry_after_s(response), refusal=refusal)
+
+    def _refusal(self, response: aiohttp.ClientResponse) -> str:
+        """A clock that is wrong looks like a wrong secret over there; the Date header tells them apart."""
+        if self._secret is None:
+            return f"{WANTS_SECRET}; this machine has none"
+        try:
+            there_s = parsedate_to_datetime(response.headers.get("Date", "")).timestamp()
+        except (ValueError, OverflowError, OSError):
+            return WANTS_SECRET
+        wrong = apart(there_s - self._now())
+        return f"{WANTS_SECRET}, and {wrong}" if wrong else f"{WANTS_SECRET}; this machine has another"
 
     async def _lines(
         self, response: aiohttp.ClientResponse, limit_bytes: int, take: Callable[[bytes], None]
