@@ -258,3 +258,16 @@ def test_a_tool_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(keygen, "tool", lambda: str(fake))
     with pytest.raises(TrustError, match="took longer"):
         keygen.run((), b"", timeout_s=0.2)
+
+
+def test_a_user_without_a_name_is_not_told_that_the_signer_is_a_stranger(
+    keys: Keys, one: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that runs as any number: OpenSSH asks for the user's name before all else, and ends."""
+    fake = tmp_path / "ssh-keygen"
+    fake.write_text("#!/bin/sh\nprintf 'No user exists for uid 2001\\r\\n' >&2\nexit 255\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr(keygen, "tool", lambda: str(fake))
+    with pytest.raises(TrustError, match="No user exists for uid 2001") as caught:
+        Signers(keys.allowed).judge(one, NOW)
+    assert "/etc/passwd" in caught.value.hint

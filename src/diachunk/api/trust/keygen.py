@@ -14,6 +14,8 @@ CHECK_S = 20.0
 SIGN_S = 300.0
 """Somebody may have to find a security key, or remember a passphrase."""
 _TOOL = "ssh-keygen"
+_NAMELESS = "No user exists for uid"
+"""What OpenSSH says where /etc/passwd does not name the user: in a container that runs as any number."""
 _SAID_CHARS_MAX = 300
 
 
@@ -48,7 +50,7 @@ def run(words: Sequence[str], data: bytes, *, timeout_s: float, on_terminal: boo
         on_terminal: let it talk to the person there: "Confirm user presence" is of no use to a log.
 
     Raises:
-        TrustError: it is not installed, cannot be started, or takes too long.
+        TrustError: it is not installed, cannot be started, takes too long, or does not run for this user.
     """
     command = [tool(), *words]
     try:
@@ -66,4 +68,10 @@ def run(words: Sequence[str], data: bytes, *, timeout_s: float, on_terminal: boo
         raise TrustError(f"cannot run ssh-keygen: {error}") from error
     lines = (done.stderr or b"").decode("utf-8", "replace").split("\n")
     said = "; ".join(line.strip() for line in lines if line.strip())
+    if done.returncode != 0 and _NAMELESS in said:
+        # Else it would look as if the signature did not count.
+        raise TrustError(
+            f"ssh-keygen, which signatures need, does not run for a user without a name: {said[-_SAID_CHARS_MAX:]}",
+            hint=f"a line in /etc/passwd gives it one: someone:x:{os.geteuid()}:{os.getegid()}::/:/usr/sbin/nologin",
+        )
     return Answer(done.returncode == 0, done.stdout.decode("utf-8", "replace"), said[-_SAID_CHARS_MAX:])
