@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from diachunk.api.context import Context
+from diachunk.api.several import Several, several
 from diachunk.api.targets import resolve
 from diachunk.digest import Digest
 from diachunk.errors import os_errors
@@ -216,7 +217,7 @@ def diff(a: str, b: str, *, home: Home = None) -> Difference:
     return Difference(tuple(files), fetch, after.total_bytes)
 
 
-def rm(targets: Iterable[str], *, home: Home = None) -> tuple[list[Manifest], Collected]:
+def rm(targets: Several, *, home: Home = None) -> tuple[list[Manifest], Collected]:
     """Removes checkpoints and the blobs that nothing else needs. Adopted files are never touched. What was placed
     into other programs' caches is taken out of them first: links there would lead nowhere.
 
@@ -224,7 +225,7 @@ def rm(targets: Iterable[str], *, home: Home = None) -> tuple[list[Manifest], Co
         UsageError: nothing here goes by that target; nothing is then removed.
     """
     context = Context.make(home)
-    manifests = [resolve(text, context, local=True).manifest for text in targets]
+    manifests = [resolve(text, context, local=True).manifest for text in several(targets)]
     notes = _take_out(context, manifests)
     collected = _collector(context).collect(removing=manifests)
     collected.notes += notes

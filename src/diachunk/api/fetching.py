@@ -12,6 +12,7 @@ from diachunk.api.asking import offers_of_stated
 from diachunk.api.context import Context
 from diachunk.api.foreign.claims import adopt_known
 from diachunk.api.recipes import Pick, remember, state_or_drawn
+from diachunk.api.several import several
 from diachunk.api.sharing import Sharing, Sociable, named, sharing_or_new
 from diachunk.api.targets import By, Resolved, Upstream, look_up
 from diachunk.api.trust.stated import draw_in_company
@@ -127,7 +128,14 @@ def fetch(
             else look_up(os.fspath(target), context, pick=Pick.of(include, exclude))
         )
         order = _Order(
-            found, frozenset(components), tuple(named(origins)), to, force, max_down_bps, names, first
+            found,
+            frozenset(several(components)),
+            tuple(named(origins)),
+            to,
+            force,
+            max_down_bps,
+            names,
+            first,
         )
         try:
             snapshot = _carry_out(order, context, progress)
@@ -250,7 +258,7 @@ def _in_all(report: Report, drawing: Report | None) -> Report:
 
 
 def chosen_of(manifest: Manifest, components: Iterable[str]) -> frozenset[str] | None:
-    chosen = frozenset(components)
+    chosen = frozenset(several(components))
     known = [component.name for component in manifest.components]
     for name in sorted(chosen):
         if name not in known:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from diachunk.api.context import Context
 from diachunk.api.load_options import LoadSettings
+from diachunk.api.several import several
 from diachunk.errors import DiachunkError, IntegrityError, LoadError
 from diachunk.manifest import FileEntry, Manifest
 from diachunk.schedule.work import BlobFacts
@@ -125,7 +126,7 @@ class StoreFiles:
         assembly = self._context.assembly(
             self._manifest,
             destination,
-            self._settings.origins,
+            several(self._settings.origins),
             None,
             self._settings.progress,
             manifest_url=self._url,

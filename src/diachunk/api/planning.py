@@ -11,6 +11,7 @@ from diachunk.api.drafting import local_parts
 from diachunk.api.fetching import chosen_of, refuse_parts
 from diachunk.api.foreign.claims import adopt_known
 from diachunk.api.recipes import Pick, state_or_drawn
+from diachunk.api.several import several
 from diachunk.api.sharing import Sharing
 from diachunk.api.targets import By, Resolved, Upstream, look_up
 from diachunk.config import Config
@@ -43,11 +44,11 @@ def plan(
     """
     context = Context.make(home, settings).with_sharing(sharing)
     found = look_up(os.fspath(target), context, pick=Pick.of(include, exclude))
-    named = tuple(dict.fromkeys((*origins, *context.config.origins)))
+    named = tuple(dict.fromkeys((*several(origins), *context.config.origins)))
     if isinstance(found, Upstream):
         known = state_or_drawn(found.recipe, context, progress)
         if not isinstance(known, Manifest):
-            refuse_parts(known, frozenset(components))
+            refuse_parts(known, frozenset(several(components)))
             return _plan_recipe(known, found, context, named, to)
         found = Resolved(known, found.by)
     manifest = found.manifest

@@ -12,6 +12,7 @@ from pathlib import Path
 from diachunk.api.context import Context
 from diachunk.api.publishing_recipes import Published, is_recipe, publish_recipe, write_out
 from diachunk.api.publishing_signed import publish_signed
+from diachunk.api.several import Several, several
 from diachunk.chunking.hashing import HashedFile, hash_files
 from diachunk.errors import StoreError, UsageError, from_os_error, os_errors
 from diachunk.manifest import ChunkList, Component, FileEntry, Manifest, build
@@ -36,7 +37,7 @@ class _Source:
 
 
 def publish(
-    sources: Iterable[str | os.PathLike[str]],
+    sources: Several,
     *,
     name: str | None = None,
     revision: str | None = None,
@@ -76,9 +77,9 @@ def publish(
         TrustError: NAME@REV stands for another manifest and `force` is off; or it was published and not signed.
         StoreError: the disk refused.
     """
-    texts = [os.fspath(each) for each in sources]
+    texts = several(sources)
     order = _Order(
-        name, revision, tuple(origins), out, copy, store, force, upstream or {}, private, progress, home
+        name, revision, several(origins), out, copy, store, force, upstream or {}, private, progress, home
     )
     if sign is None:
         return _publish(texts, order)

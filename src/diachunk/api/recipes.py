@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diachunk.api.context import Context, bundled
+from diachunk.api.several import several
 from diachunk.digest import Digest, digest_of
 from diachunk.errors import ManifestError, StoreError, TransferIncomplete, UsageError
 from diachunk.manifest import Manifest
@@ -46,7 +47,7 @@ class Pick:
 
     @classmethod
     def of(cls, include: Iterable[str], exclude: Iterable[str]) -> Pick:
-        return cls(tuple(include), tuple(exclude))
+        return cls(several(include), several(exclude))
 
     def __bool__(self) -> bool:
         return bool(self.include or self.exclude)

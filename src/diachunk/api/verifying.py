@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diachunk.api.context import Context
+from diachunk.api.several import Several, several
 from diachunk.api.sharing import Sociable, named, sharing_or_new
 from diachunk.api.targets import resolve
 from diachunk.api.verified import Damage, FileReport, State, VerifyReport
@@ -32,7 +33,7 @@ _TENSORS_NAMED_MAX = 8
 
 
 def verify(
-    targets: Iterable[str | os.PathLike[str]] = (),
+    targets: Several = (),
     *,
     directory: str | os.PathLike[str] | None = None,
     repair: bool = False,
@@ -62,7 +63,7 @@ def verify(
     if subset is not None and not 1 <= subset[0] <= subset[1]:
         raise UsageError(f"{subset[0]}/{subset[1]}: there is no such part", hint="such as 1/30")
     context = Context.make(home)
-    manifests, explicit = _manifests([os.fspath(each) for each in targets], context)
+    manifests, explicit = _manifests(several(targets), context)
     if directory is not None and len(manifests) != 1:
         raise UsageError("to verify a directory, name the one checkpoint that it should hold")
     if directory is not None and not Path(directory).is_dir():

@@ -13,6 +13,7 @@ from diachunk.api.foreign.claims import Directories, Located, locate
 from diachunk.api.foreign.known_files import known_manifests
 from diachunk.api.foreign.recipes_here import RecipeShare, recipes_to_adopt
 from diachunk.api.recipes import bundled_recipes, drawn
+from diachunk.api.several import Several, several
 from diachunk.api.targets import Resolved, Upstream, look_up
 from diachunk.digest import Digest
 from diachunk.errors import UsageError
@@ -80,9 +81,9 @@ class Adoption:
 
 
 def adopt(
-    sources: Iterable[str | os.PathLike[str]] = (),
+    sources: Several = (),
     *,
-    targets: Iterable[str | os.PathLike[str]] = (),
+    targets: Several = (),
     dry_run: bool = False,
     progress: Listener = silent,
     home: str | os.PathLike[str] | None = None,
@@ -102,12 +103,12 @@ def adopt(
         ManifestError, StoreError, Interrupted.
     """
     started_at = time.monotonic()
-    directories = [Path(os.path.abspath(each)) for each in sources]
+    directories = [Path(os.path.abspath(each)) for each in several(sources)]
     for each in directories:
         if "\0" in str(each) or not os.path.exists(each):
             raise UsageError(f"{each}: no such file or directory")
     context = Context.make(home)
-    manifests, recipes = _known([os.fspath(each) for each in targets], context)
+    manifests, recipes = _known(several(targets), context)
     walk = _Walk(context, [manifest for manifest, _ in manifests], directories, progress)
     if not dry_run:
         walk.prove()

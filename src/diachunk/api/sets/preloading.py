@@ -9,6 +9,7 @@ from diachunk.api.fetching import Snapshot
 from diachunk.api.sets.checkpoint_set import Preloaded, PreloadFailed, PreloadPlan
 from diachunk.api.sets.locking import Locking
 from diachunk.api.sets.preloader import Preloader
+from diachunk.api.several import several
 from diachunk.api.sharing import Sociable, named
 from diachunk.errors import DiachunkError, Interrupted
 from diachunk.transfer.progress import Listener, silent
@@ -63,7 +64,7 @@ def preload(
         home=home,
     )
     with preloader:
-        done = _all_of(preloader, tuple(into), hints=place, progress=progress)
+        done = _all_of(preloader, several(into), hints=place, progress=progress)
         preloader.sharing.linger()
     return done
 
