@@ -12,7 +12,7 @@ from rich.text import Text
 
 from diachunk.cli.load_view import LoadTally, picture
 from diachunk.loader.events import LoadPlan, LoadProgress, LoadStatus
-from diachunk.transfer.progress import Status
+from diachunk.transfer.progress import SourceStatus, Status
 from fixtures import damage
 from fixtures.checkpoints import Checkpoint
 from fixtures.command_line import events_of
@@ -136,6 +136,16 @@ def test_a_load_where_nothing_comes_says_for_how_long() -> None:
     assert lines_of(shown) == ["nothing for 9 s: starting PyTorch"]
     shown.take(Status(600, 0.0, None, "", ()))
     assert "waiting for the header" in lines_of(shown)[-1]
+
+
+def test_a_fetch_that_gives_nothing_is_told_with_whom_it_waits_for_and_what_they_did() -> None:
+    now = 0.0
+    tally = LoadTally(clock=lambda: now)
+    tally.take(Status(100, 0.0, None, "", (SourceStatus("files.example.org", 0.0, 2, 0, ""),)))
+    now = 4.0
+    assert tally.explanation() == "nothing for 4 s: waiting for an answer from files.example.org"
+    tally.take(Status(100, 0.0, None, "", (SourceStatus("files.example.org", 0.0, 1, 0, "403 Forbidden"),)))
+    assert tally.explanation() == "nothing for 4 s: files.example.org: 403 Forbidden"
 
 
 @pytest.mark.parametrize("width", [20, 40, 200])

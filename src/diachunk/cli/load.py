@@ -76,7 +76,8 @@ def load(
     from diachunk.api.loading import load as load_tensors
     from diachunk.cli.load_view import show_load
 
-    with stopping_means("nothing was changed"), show_load(talk, tell_plan) as listener:
+    kept = "what is verified is kept: run the same again to resume" if fetch else "nothing was changed"
+    with stopping_means(kept), show_load(talk, tell_plan) as listener:
         loaded = load_tensors(
             target,
             component,

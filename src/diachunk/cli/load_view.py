@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from diachunk.cli import text
 from diachunk.cli.lines import JSON_S, PLAIN_S
 from diachunk.cli.talk import Talk
+from diachunk.cli.tally import unanswered
 from diachunk.loader.events import LoadEvent, LoadListener, LoadPlan, LoadProgress, LoadStatus
 from diachunk.transfer.progress import Notice, SourceTrouble, Status
 
@@ -81,6 +82,12 @@ class LoadTally:
         return "; ".join(parts) or "starting"
 
     def _waiting_for(self) -> str:
+        if self.fetching is not None and self.fetching.left_bytes:
+            # The live picture has no line for each source: who is to blame is said here.
+            troubled = (f"{each.label}: {each.state}" for each in self.fetching.sources if each.state)
+            named = unanswered(self.fetching.sources) or next(troubled, "")
+            if named:
+                return named
         if self.plan is None:
             return "starting PyTorch" if self.fetching is None else "waiting for the header"
         return (

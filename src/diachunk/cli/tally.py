@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from diachunk.transfer.progress import (
@@ -199,10 +199,16 @@ class Tally:
             return "reading what is here already"
         if self._current is not None and self._current.name == self.PASSES[How.HASHED]:
             return "waiting for the disk"
-        asked = [each.label for each in self.sources if each.in_flight and not each.state]
-        if asked:
-            more = f" and {len(asked) - 1} more" if len(asked) > 1 else ""
-            return f"waiting for an answer from {asked[0]}{more}"
+        if asked := unanswered(self.sources):
+            return asked
         if self.sources:
             return "nobody gives anything; add --origin or --peer, or wait"
         return "no origin is known; add --origin URL or --peer HOST"
+
+
+def unanswered(sources: Sequence[SourceStatus]) -> str:
+    """Who was asked and is silent; "" if nobody is being asked."""
+    asked = [each.label for each in sources if each.in_flight and not each.state]
+    if not asked:
+        return ""
+    return f"waiting for an answer from {asked[0]}{f' and {len(asked) - 1} more' if len(asked) > 1 else ''}"
