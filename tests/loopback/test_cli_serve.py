@@ -150,6 +150,19 @@ def test_a_fetch_beside_it_shares_through_it_and_it_tells_of_what_appears(
         second.close()
 
 
+def test_a_store_that_is_taken_away_is_told_as_that_and_shared_again_when_it_is_back(
+    store: Path, daemon: Daemon, tmp_path: Path
+) -> None:
+    daemon.until("^on another machine")
+    store.rename(tmp_path / "unmounted")
+    daemon.until(f"warning: the store {store} is not there any more: nothing is shared until it is back")
+    assert "was removed" not in daemon.log.read_text()
+    (tmp_path / "unmounted").rename(store)
+    daemon.until("the store is back")
+    daemon.until("lab/dia@main is new here: 100%")
+    assert daemon.stop() == 0
+
+
 def test_sighup_reads_the_settings_again_and_wrong_ones_change_nothing(daemon: Daemon, base: Path) -> None:
     port = daemon.port
     daemon.until("^on another machine")

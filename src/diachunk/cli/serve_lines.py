@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from diachunk.api.serving import Serving
     from diachunk.digest import Digest
     from diachunk.node.views import Holding, PeerView
+    from diachunk.store.store import Store
 
 _LOGGER = "diachunk.node"
 _HOW = {
@@ -39,6 +40,7 @@ class Journal:
         self._clock = ("%H:%M:%S " if sys.stderr.isatty() else "%Y-%m-%dT%H:%M:%S%z ") if stamped else ""
         self._peers: dict[str, PeerView] = {}
         self._holdings: dict[Digest, Holding] = {}
+        self._emptied = self._lost = False
 
     def log(self, level: str, line: str, **facts: object) -> None:
         """One event. Warnings are said with -q as well."""
@@ -109,6 +111,8 @@ class Journal:
         """One line for a service manager."""
         others = sum(not each.trouble for each in self._peers.values())
         given = serving.given_bytes()
+        if self._lost:
+            return f"the store {serving.context.store.root} is not there: nothing is shared"
         parts = [f"sharing {_sum(list(self._holdings.values()))} on port {serving.port}"]
         parts.append(f"{text.count(others, 'other machine')} here")
         if given:
@@ -120,7 +124,9 @@ class Journal:
     def news(self, serving: Serving) -> None:
         """Says who came or went, and which checkpoints did."""
         self._tell_peers({each.address: each for each in serving.peers()[:_PEERS_MAX]})
-        self._tell_holdings({each.id: each for each in serving.holdings()})
+        holdings = {each.id: each for each in serving.holdings()}
+        self._tell_store(serving.context.store, holdings)
+        self._tell_holdings(holdings)
 
     def _tell_peers(self, now: dict[str, PeerView]) -> None:
         for address, each in now.items():
@@ -140,6 +146,17 @@ class Journal:
             self.log("info", f"peer {address} is gone", event_kind="peer", address=address)
         self._peers = now
 
+    def _tell_store(self, store: Store, now: dict[Digest, Holding]) -> None:
+        """A disk that was unmounted, or a directory deleted, looks as if all had been removed one by one."""
+        self._emptied = not now and (self._emptied or bool(self._holdings))
+        if self._emptied and not self._lost and not store.layout.is_there():
+            self._lost = True
+            line = f"the store {store.root} is not there any more: nothing is shared until it is back"
+            self.log("warning", line, event_kind="store", store=str(store.root), there=False)
+        elif self._lost and (now or store.layout.is_there()):
+            self._emptied = self._lost = False
+            self.log("info", "the store is back", event_kind="store", store=str(store.root), there=True)
+
     def _tell_holdings(self, now: dict[Digest, Holding]) -> None:
         for key, each in now.items():
             before = self._holdings.get(key)
@@ -151,7 +168,7 @@ class Journal:
                 self._tell_one(f"{name} is complete: {text.size(each.total_bytes)}", each)
             elif before.complete and not each.complete:
                 self._tell_one(f"{name} is not complete any more: {part}", each)
-        for key in self._holdings.keys() - now.keys():
+        for key in () if self._lost else self._holdings.keys() - now.keys():
             gone = self._holdings[key]
             self._tell_one(f"{text.ref(f'{gone.name}@{gone.revision}')} was removed", gone)
         self._holdings = now

@@ -129,6 +129,10 @@ class Layout:
         finally:
             os.close(fd)
 
+    def is_there(self) -> bool:
+        """Whether the store is where it was opened: it goes with a disk that is unmounted."""
+        return os.path.exists(self.root / _MARK)
+
     def names_in(self, kind: str) -> list[str]:
         """Names in one of the store's directories, sorted.
 
