@@ -24,21 +24,58 @@ from typing import Any
 
 import diachunk
 from diachunk import load_into
-from diachunk.errors import DiachunkError
+from diachunk.errors import DiachunkError, Interrupted, UsageError
 
 MODEL = "nari-labs/Dia-1.6B-0626"
 RATE_HZ = 44_100
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
 def prepare(target: str, origins: list[str]) -> diachunk.Snapshot:
     """Everything that will be asked for, here and where programs look for it."""
-    snapshot = diachunk.fetch(target, origins=origins)
+    snapshot = fetched(target, origins)
     # What is not here by now would be a mistake, and is not downloaded behind anybody's back. Not said before the
     # fetch, which obeys it as well; before transformers is imported, because the hub's library looks only then.
     os.environ["HF_HUB_OFFLINE"] = "1"
     for place in diachunk.place(target).places:
         print(f"{place.component}: {place.shown}", file=sys.stderr)
     return snapshot
+
+
+def fetched(target: str, origins: list[str]) -> diachunk.Snapshot:
+    """With a bar, and what limits it or is wrong beside it: nobody should have to guess whether it hangs."""
+    from tqdm import tqdm  # transformers brings it
+
+    with tqdm(unit="B", unit_scale=True, desc=target, leave=False) as bar:
+
+        def show(event: diachunk.Event) -> None:
+            bar.update(event.bytes)
+            if isinstance(event, diachunk.Status):
+                bar.total = bar.n + event.left_bytes
+                bar.set_postfix_str(event.limited_by)
+            elif isinstance(event, diachunk.SourceTrouble):
+                bar.write(f"{event.label}: {event.detail}", file=sys.stderr)
+
+        return diachunk.fetch(target, origins=origins, progress=show)
+
+
+def device_here(wanted: str) -> str:
+    """That device, or for "auto" the best one.
+
+    Raises:
+        DiachunkError: it is not here. Asked now, and not after gigabytes were fetched.
+    """
+    import torch
+
+    if wanted == "auto":
+        mps = torch.backends.mps.is_available()
+        wanted = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    try:
+        torch.zeros(1, device=wanted)
+    except (RuntimeError, AssertionError) as error:
+        said = str(error).partition("\n")[0].rstrip(".")
+        raise UsageError(f"no {wanted} here: {said}", hint="--device auto takes what there is") from error
+    return wanted
 
 
 def placed(device: str, dtype: str | None) -> tuple[Any, Any]:
@@ -128,8 +165,8 @@ def main() -> int:
     parser.add_argument("target", nargs="?", default="dia-1.6b", metavar="TARGET")
     parser.add_argument("--origin", action="append", default=[], metavar="URL")
     parser.add_argument("--way", choices=("placed", "load"), default="placed")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps")
-    parser.add_argument("--dtype", help="bfloat16, float16, float32; as in the files by default")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, auto")
+    parser.add_argument("--dtype", choices=[*DTYPES, *DTYPES.values()], help="as in the files by default")
     parser.add_argument("--text", default="[S1] Nothing is pulled behind your back. [S2] Good.")
     parser.add_argument("--tokens", type=int, default=3072, help="at most; 86 are a second")
     parser.add_argument("--out", default="dia.wav")
@@ -142,13 +179,18 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
+    dtype = DTYPES.get(arguments.dtype, arguments.dtype)
     try:
+        device = device_here(arguments.device)
         snapshot = prepare(arguments.target, arguments.origin)
         if arguments.way == "placed":
-            processor, model = placed(arguments.device, arguments.dtype)
+            processor, model = placed(device, dtype)
         else:
-            processor, model = loaded(snapshot, arguments.target, arguments.device, arguments.dtype)
+            processor, model = loaded(snapshot, arguments.target, device, dtype)
         samples = speak(processor, model, arguments.text, arguments.tokens)
+    except KeyboardInterrupt:
+        print("dia_tts: stopped; what was fetched is kept: run the same again to resume", file=sys.stderr)
+        return Interrupted.exit_code
     except DiachunkError as error:
         print(f"dia_tts: {error}", file=sys.stderr)
         return error.exit_code

@@ -18,6 +18,7 @@ import diachunk
 from diachunk.digest import digest_of, git_hasher
 from diachunk.errors import LoadError
 from diachunk.manifest import Component, FileEntry, Manifest, build, encode
+from diachunk.transfer.progress import Listener
 from fixtures.programs import TRANSFORMERS, clean_environment, python_of
 from fixtures.tiny_dia import (
     MODEL,
@@ -107,11 +108,53 @@ def test_both_ways_say_the_same(tiny_dia: TinyDia, tmp_path: Path) -> None:
     target, origin = published(tmp_path, tiny_dia)
     home = tmp_path / "home"
     home.mkdir()
-    one = spoken("placed", target, origin, home)
-    other = spoken("load", target, origin, home)
+    one = spoken("placed", target, origin, home, "--dtype", "fp32")
+    other = spoken("load", target, origin, home, "--dtype", "fp32")
     assert len(one) > 10_000
     assert one == other
     assert (home / "huggingface" / "hub").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--device", "gpu"), "no gpu here"),
+        (("--device", "cuda:99"), "no cuda:99 here"),
+        (("--dtype", "bf61"), "invalid choice: 'bf61'"),
+    ],
+)
+def test_a_device_or_dtype_that_cannot_be_is_said_before_anything_is_fetched(
+    tmp_path: Path, words: tuple[str, str], said: str
+) -> None:
+    environment = clean_environment(tmp_path) | {"DIACHUNK_HOME": str(tmp_path / "store")}
+    done = subprocess.run(
+        [str(python_of(TRANSFORMERS)), str(EXAMPLE), *words],
+        capture_output=True,
+        text=True,
+        env=environment | {"PYTHONPATH": str(CHECKOUT / "src")},
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_fetch_shows_a_bar_and_what_limits_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fetch(target: str, progress: Listener, **options: object) -> None:
+        progress(diachunk.SourceTrouble("files.example", "503"))
+        progress(diachunk.Status(7_000_000, 1e6, 7.0, "origin files.example", ()))
+        raise LoadError("that is all")
+
+    monkeypatch.setattr(diachunk, "fetch", fetch)
+    with pytest.raises(LoadError):
+        runpy.run_path(str(EXAMPLE))["prepare"]("dia-1.6b", [])
+    shown = capsys.readouterr().err
+    assert "7.00M" in shown
+    assert "origin files.example" in shown
+    assert "files.example: 503" in shown
 
 
 def test_the_fetch_is_not_told_to_stay_offline(monkeypatch: pytest.MonkeyPatch) -> None:
