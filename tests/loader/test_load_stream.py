@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import nn
 
+from diachunk.api import load_stream
 from diachunk.api.load_access import safe_open
-from diachunk.api.load_options import Verify
+from diachunk.api.load_options import LoadSettings, Verify
 from diachunk.api.loading import LoadDone, LoadEvent, LoadPlan, LoadProgress, load, load_events, stream
 from diachunk.errors import IntegrityError, UsageError
 from diachunk.limits import CHUNK_BYTES, MiB
@@ -254,3 +255,25 @@ def test_one_tensor_of_many_costs_no_look_at_the_others(
         for name in ("t.0", "t.150", "t.299"):
             assert torch.equal(file.get_tensor(name), tensors[name])
     assert 0 < looks < 40
+
+
+def test_events_of_a_load_come_from_the_gpu_that_is_current_for_the_caller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[object] = []
+
+    def load_with(target: str, component: str | None, settings: LoadSettings) -> object:
+        asked.append(settings.device)
+        return None
+
+    monkeypatch.setattr(load_stream, "load_with", load_with)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+
+    async def follow(device: str | torch.device) -> None:
+        async for _ in load_events("lab/x", device=device):
+            pass
+
+    for device in ("cuda", torch.device("cuda"), "auto", "cuda:0", "cpu"):
+        asyncio.run(follow(device))
+    assert asked == ["cuda:1", "cuda:1", "cuda:1", "cuda:0", "cpu"]

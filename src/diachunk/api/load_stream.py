@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -115,7 +116,20 @@ def load_events(
         DiachunkError: as load.
     """
 
+    settings = LoadSettings(**options)
+    settings = replace(settings, device=_meant_here(settings.device))
+
     def run(listen: Callable[[LoadEvent], None]) -> LoadDone:
-        return LoadDone(load_with(target, component, replace(LoadSettings(**options), progress=listen)))
+        return LoadDone(load_with(target, component, replace(settings, progress=listen)))
 
     return from_thread(run)
+
+
+def _meant_here(device: str | torch.device) -> str | torch.device:
+    """Which GPU "cuda" is on this thread: `torch.cuda.set_device` counts for one thread, and others begin with the
+    first.
+    """
+    loaded = sys.modules.get("torch")
+    if str(device) not in ("cuda", "auto") or loaded is None or not loaded.cuda.is_initialized():
+        return device
+    return f"cuda:{loaded.cuda.current_device()}"
