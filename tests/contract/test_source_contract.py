@@ -6,6 +6,7 @@ import re
 import resource
 import types
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,6 +15,7 @@ import pytest
 import diachunk
 from diachunk.errors import UsageError
 from diachunk.schedule.health import Fault
+from diachunk.sources import open as opening
 from diachunk.sources.base import Source, SourceFault
 from diachunk.sources.context import SourceContext
 from diachunk.sources.directory import DirectoryOrigin
@@ -191,4 +193,11 @@ def test_a_manifest_cannot_name_a_plug_ins_url_nor_a_plug_in_take_a_built_in_sch
         open_origin("zipdir:///a.zip", SourceContext(named_by_user=False))
     assert isinstance(open_origin("http://h/a", SourceContext()), HttpOrigin)
     with pytest.raises(UsageError, match="nothing here speaks gopher"):
+        open_origin("gopher://h/a", SourceContext())
+
+
+def test_a_plug_in_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("gopher", "no_such_package.gopher:Gopher", "diachunk.sources")
+    monkeypatch.setattr(opening, "entry_points", lambda *, group: [entry])
+    with pytest.raises(UsageError, match=r"gopher:// \(no_such_package.*No module named 'no_such_package'"):
         open_origin("gopher://h/a", SourceContext())

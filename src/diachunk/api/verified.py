@@ -25,7 +25,12 @@ class State(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One chunk whose bytes are wrong: [offset, offset + size) of its file, and the tensors it touches."""
+    """One chunk whose bytes are wrong: [offset, offset + size) of its file, and the tensors it touches.
+
+    Attributes:
+        chunk: its number in the file; `digest`: what its BLAKE3 should be.
+        tensors: names as far as the file's header tells; of a PyTorch file, its storages.
+    """
 
     chunk: int
     offset: int
@@ -55,7 +60,14 @@ class FileReport:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What verifying found, file by file, and what repairing took."""
+    """What verifying found, file by file, and what repairing took.
+
+    Attributes:
+        files: all that were looked at, right ones, too; what is wrong of one is its `damage`.
+        checked_bytes: read and hashed, over all files, in `elapsed_s` seconds.
+        repair: what was fetched to mend it; None if nothing was.
+        repair_error: why not all could be mended.
+    """
 
     files: tuple[FileReport, ...]
     checked_bytes: int

@@ -58,7 +58,13 @@ def _factory(scheme: str, text: str) -> Callable[[str, SourceContext], Any]:
         return DirectoryOrigin
     for entry in entry_points(group="diachunk.sources"):
         if entry.name == scheme and scheme not in _BUILT_IN:
-            loaded: Callable[[str, SourceContext], Any] = entry.load()
+            try:
+                loaded: Callable[[str, SourceContext], Any] = entry.load()
+            except Exception as error:  # a package that was installed by halves may raise anything
+                what = f"{type(error).__name__}: {error}"
+                raise UsageError(
+                    f"origin {text}: the plug-in for {scheme}:// ({entry.value}) does not load: {what:.200}"
+                ) from error
             return loaded
     raise UsageError(
         f"origin {text}: nothing here speaks {scheme}://", hint="http, https, file, or a plug-in"

@@ -39,7 +39,10 @@ class Plan:
         manifest: what it fetches; None for a recipe whose chunks are not known yet (`draft`).
         stated: what upstream says of such a recipe; None otherwise.
         recipe: the recipe itself, then.
+        components: the same figures, one component at a time.
         total_bytes: of all files, equal files counted once; the sum of a fetch's progress deltas.
+        present_bytes: of these, proven and in place; `reuse_bytes`: here, in other files; `fetch_bytes`: neither.
+        origins: what would be asked, those of the caller first.
         disk_bytes: further disk space needed; `free_bytes` is what there is.
         directory: where the checkpoint will be.
         by_name: whether the target was a name, which fetching then makes stand for this manifest.

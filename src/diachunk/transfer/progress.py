@@ -42,7 +42,14 @@ class SourceStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The transfer as a whole, about four times a second. `limited_by` is "" while too little is measured."""
+    """The transfer as a whole, about four times a second.
+
+    Attributes:
+        left_bytes: still to come; `rate_bps`: of the last seconds, bytes a second.
+        eta_s: seconds until all is here at that rate; None if nobody can tell.
+        limited_by: for people; "" while too little is measured.
+        bytes: 0, so that every event may be added up.
+    """
 
     left_bytes: int
     rate_bps: float
