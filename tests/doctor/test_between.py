@@ -111,6 +111,25 @@ def test_the_hub_is_asked_only_if_wanted(user: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("upstream", "asked"),
+    [
+        (f'url = "http://localhost/a"\npath = "a"\nsize = 1\nsha256 = "{"a" * 64}"', 0),
+        ('hub = "lab/x"', 1),
+        ("nonsense", 1),
+    ],
+)
+def test_a_recipe_of_ones_own_servers_asks_no_hub(
+    user: Path, tmp_path: Path, upstream: str, asked: int
+) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(f'name = "lab/mine"\n[[component]]\nname = "a"\n{upstream}\n')
+    write_config(user, {}, f'checkpoints = ["{recipe}"]')
+    with BadServer(tmp_path, always(Status(404, {"X-Error-Code": "RepoNotFound"}))) as hub:
+        diagnose(HF_ENDPOINT=hub.url)
+        assert len(hub.exchanges) == asked
+
+
+@pytest.mark.parametrize(
     ("fault", "words", "level"),
     [
         (Html(), "sent an HTML page", "fault"),

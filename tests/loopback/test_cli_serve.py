@@ -170,9 +170,9 @@ def test_sighup_reads_the_settings_again_and_wrong_ones_change_nothing(daemon: D
     daemon.process.send_signal(signal.SIGHUP)
     daemon.until("warning: SIGHUP: the settings stay as they were: .*nonsense")
     assert daemon.process.poll() is None
-    write_config(base, {}, 'allow = ["198.51.100.0/24"]')
+    write_config(base, {}, 'allow = ["198.51.100.0/24"]\nmax_up = "8Mbit"')
     daemon.process.send_signal(signal.SIGHUP)
-    daemon.until(r"directly connected networks, and 198\.51\.100\.0/24")
+    daemon.until(r"directly connected networks, and 198\.51\.100\.0/24; .*; gives 1\.0 MB/s at most")
     assert daemon.process.poll() is None
     assert port
 

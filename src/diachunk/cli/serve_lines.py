@@ -225,7 +225,8 @@ def _opening(serving: Serving, holdings: Sequence[Holding], addresses: Sequence[
     allowed = f", and {', '.join(settings.allow)}" if settings.allow else ""
     secret = "to whoever knows the lab's secret" if settings.secret is not None else "no secret"
     found = "found by mDNS" if settings.discover else "not looking for others (no mDNS)"
-    yield f"  with {whom}{allowed}; {secret}; {found}"
+    cap = f"; gives {text.rate(settings.max_up_bps)} at most" if settings.max_up_bps is not None else ""
+    yield f"  with {whom}{allowed}; {secret}; {found}{cap}"
     name = next((each.name for each in holdings if each.complete), holdings[0].name if holdings else "")
     if not addresses:
         return

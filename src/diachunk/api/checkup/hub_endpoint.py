@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from diachunk.api.checkup.base import Finding, Level, Online, Patient, age
+from diachunk.api.checkup.bounded import within
 from diachunk.api.checkup.origins import ask, context, found, from_fault, unreachable
-from diachunk.api.recipes import HUB_SCHEME, bundled_recipes
-from diachunk.errors import UsageError
-from diachunk.manifest.recipe import HubUpstream
+from diachunk.api.recipes import HUB_SCHEME, bundled_recipes, read_recipe
+from diachunk.errors import DiachunkError, UsageError
+from diachunk.manifest.recipe import HubUpstream, Recipe
 from diachunk.sources.base import SourceFault
 from diachunk.sources.http import HttpOrigin
 from diachunk.sources.reply import is_page, retry_after_s
 
 _DEFAULT = "https://huggingface.co"
+_READ_S = 2.0
 _ASKED = "api/models/nari-labs/Dia-1.6B-0626"
 
 
@@ -22,13 +25,24 @@ def wanted(patient: Patient) -> bool:
     """Whether to ask the Hub: because the user said so, or a checkpoint of the settings comes from there."""
     if patient.online is not Online.CONFIGURED:
         return patient.online is Online.ALL
-    if any(target.startswith(HUB_SCHEME) or target.endswith(".toml") for target in patient.targets):
-        return True
     named = {target.partition("@")[0] for target in patient.targets}
-    return any(
-        recipe.name in named and any(isinstance(each.upstream, HubUpstream) for each in recipe.components)
-        for recipe in (bundled_recipes() if named else ())
+    return (
+        any(target.startswith(HUB_SCHEME) for target in patient.targets)
+        or any(_file_is_of_hub(Path(target)) for target in patient.targets if target.endswith(".toml"))
+        or any(recipe.name in named and _is_of_hub(recipe) for recipe in (bundled_recipes() if named else ()))
     )
+
+
+def _file_is_of_hub(path: Path) -> bool:
+    """One that cannot be read may be."""
+    try:
+        return _is_of_hub(within(_READ_S, lambda: read_recipe(path)))
+    except (DiachunkError, OSError):
+        return True
+
+
+def _is_of_hub(recipe: Recipe) -> bool:
+    return any(isinstance(each.upstream, HubUpstream) for each in recipe.components)
 
 
 def hub(patient: Patient) -> Iterator[Finding]:
