@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from diachunk.testing import faults
 from diachunk.testing.hub import Hub
+from diachunk.testing.hub_faults import Part
 from diachunk.testing.servers import Nginx
 from fixtures.checkpoints import Checkpoint, assert_same_files, published
 from fixtures.command_line import events_of, run
@@ -52,3 +54,36 @@ def test_a_commit_is_cut_short_where_people_read_it() -> None:
         commit = hub.add("lab/small", {"config.json": b"{}\n"})
         done = run("fetch", "hub:lab/small", HF_ENDPOINT=hub.url)
     assert done.stderr.startswith(f"lab/small@{commit[:12]}: 3 B to fetch")
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("https://huggingface.co/lab/small", "hub:lab/small"),
+        ("https://huggingface.co/lab/small/tree/v2", "hub:lab/small@v2"),
+        ("https://hf.co/lab/small/?library=transformers", "hub:lab/small"),
+    ],
+)
+def test_a_page_of_the_hub_is_no_manifest_and_its_name_as_a_target_is_told(url: str, named: str) -> None:
+    done = run("fetch", url)
+    assert done.returncode == 2
+    assert "is a page of the Hub" in done.stderr
+    assert done.stderr.splitlines()[-1] == f"  name it {named}"
+
+
+def test_what_fetch_printed_is_no_target_and_what_would_do_is_told(tmp_path: Path) -> None:
+    done = run("show", f"{tmp_path}")
+    assert done.returncode == 2
+    assert f"{tmp_path} is a directory, no manifest" in done.stderr
+    assert "`diachunk ls` lists the names" in done.stderr
+    assert f"diachunk publish {tmp_path} --name ORG/NAME" in done.stderr
+
+
+def test_a_login_page_in_place_of_files_says_where_to_sign_in() -> None:
+    pytest.importorskip("huggingface_hub")
+    with Hub() as hub:
+        hub.add("lab/small", {"config.json": b"{}\n"})
+        hub.fail(Part.BYTES, faults.Html())
+        done = run("fetch", "hub:lab/small", HF_ENDPOINT=hub.url)
+    assert done.returncode == 5
+    assert "sign in there" in done.stderr.splitlines()[-1]

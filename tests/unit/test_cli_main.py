@@ -122,6 +122,10 @@ def test_nothing_asked_shows_the_help_and_is_a_usage_error() -> None:
     ("line", "message"),
     [
         ("frobnicate", "no such command 'frobnicate'"),
+        ("download", "no such command 'download'. Did you mean 'fetch'?"),
+        ("version", "no such command 'version'. Did you mean '--version'?"),
+        ("help fetch", "no such command 'help'. Did you mean '--help'?"),
+        ("fech", "no such command 'fech'. Did you mean 'fetch'?"),
         ("ls --nope", "no such option: --nope"),
         ("diff a", "missing argument 'B'"),
         ("verify --subset 3/2", "--subset '3/2': K/N is wanted, with 1 <= K <= N"),

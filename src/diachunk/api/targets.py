@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ from diachunk.manifest.names import is_name, parse_ref
 from diachunk.manifest.recipe import Recipe
 from diachunk.sources.base import SourceFault
 from diachunk.sources.context import SourceContext, split_url
+from diachunk.sources.hub_access import repository_of_page
 from diachunk.sources.local import open_regular
 from diachunk.sources.secret import WANTS_SECRET
 
@@ -112,6 +114,8 @@ def look_up(text: str, context: Context, *, local: bool = False, pick: Pick = _A
     if pick:
         raise UsageError(f"{text}: files can be picked of hub:ORG/REPO alone", hint="or write a recipe")
     if "://" in text:
+        if repository := repository_of_page(text):
+            raise UsageError(f"{text} is a page of the Hub", hint=f"name it {HUB_SCHEME}{repository}")
         return _let_in(_from_url(text, context), text, context, local=local)
     if text.startswith(("./", "../", "/")) or text.endswith((".json", ".toml")):
         path = Path(text)
@@ -160,6 +164,11 @@ def _let_in(found: Resolved, whence: str, context: Context, *, local: bool) -> R
 
 def _from_file(path: Path, context: Context) -> Manifest:
     limit = context.config.limits.manifest_bytes_max
+    if path.is_dir():
+        what = (
+            f"of files of your own: `{shlex.join(('diachunk', 'publish', str(path), '--name', 'ORG/NAME'))}`"
+        )
+        raise UsageError(f"{path} is a directory, no manifest", hint=f"`diachunk ls` lists the names; {what}")
     try:
         fd = open_regular(path)
         with open(fd, "rb") as file:

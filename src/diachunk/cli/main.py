@@ -44,6 +44,20 @@ GROUPS = {
     "integrate": ("place", "adopt", "show", "diff", "config"),
     "care": ("doctor", "rm", "gc"),
 }
+MEANT = {
+    **dict.fromkeys(("get", "download", "pull", "install", "update", "clone"), "fetch"),
+    **dict.fromkeys(("remove", "delete", "uninstall", "undo"), "rm"),
+    **dict.fromkeys(("list", "status"), "ls"),
+    **dict.fromkeys(("check", "repair", "fsck", "scrub"), "verify"),
+    **dict.fromkeys(("clean", "prune"), "gc"),
+    **dict.fromkeys(("share", "seed"), "serve"),
+    **dict.fromkeys(("info", "inspect"), "show"),
+    "settings": "config",
+    "link": "place",
+    "help": "--help",
+    "version": "--version",
+}
+"""What other tools call it. By its spelling alone `download` would be taken for `load`."""
 _EXIT_UNEXPECTED = 1
 _EXIT_USAGE = 2
 # typer carries its own copy of click or imports it, depending on its version
@@ -63,6 +77,15 @@ class Verbs(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [name for names in GROUPS.values() for name in names]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except _UsageException as error:
+            if args and args[0] in MEANT:
+                told: Any = error
+                told.message = f"No such command {args[0]!r}. Did you mean {MEANT[args[0]]!r}?"
+            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         # As a section of their own the two options would push the verbs off the screen.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 from diachunk.errors import UsageError
 from diachunk.sources.context import split_url
@@ -18,6 +18,7 @@ from diachunk.store.files import read_hint
 HUB = "hub"
 URL = "url"
 DEFAULT_ENDPOINT = "https://huggingface.co"
+_PAGES = ("huggingface.co", "www.huggingface.co", "hf.co")
 _TOKEN = re.compile(r"[!-~]{1,4096}")
 _LOGIN_BYTES_MAX = 64 * 1024
 _PLAIN = re.compile(r"[!-~]{1,2000}")
@@ -88,3 +89,16 @@ def where(upstream: Mapping[str, Any], hub: HubAccess) -> str:
 def hub_url(endpoint: str, repository: str, commit: str) -> str:
     """`ENDPOINT/ORG/REPO/resolve/COMMIT`, below which the files of a repository are."""
     return f"{endpoint.rstrip('/')}/{quote(repository, safe='/')}/resolve/{quote(commit, safe='')}"
+
+
+def repository_of_page(url: str) -> str:
+    """ORG/REPO[@REV] of which a URL is the page, as copied from a browser; "" if it is none."""
+    split = urlsplit(url)
+    if split.hostname not in _PAGES:
+        return ""
+    words = [unquote(each) for each in split.path.split("/") if each]
+    if words[:1] in (["api"], ["datasets"], ["spaces"]):
+        return ""
+    if len(words) == 4 and words[2] == "tree":
+        return f"{words[0]}/{words[1]}@{words[3]}"
+    return "/".join(words) if len(words) == 2 else ""

@@ -30,6 +30,8 @@ def incomplete(outcome: Outcome, work: WorkList) -> TransferIncomplete:
         for each in network
     ):
         hint = "files are expected at ORIGIN/<component>/<path>; once they are, run the same again to resume"
+    if all("an HTML page" in (each.out or each.last_fault) for each in asked):
+        hint = "a login page? open any page in a browser and sign in there, then run the same again to resume"
     if any("that only the manifest names" in each.last_fault for each in network):
         hint = "if you trust what the manifest names, name it yourself: --origin URL (`diachunk show` lists them)"
     return TransferIncomplete(f"{left:,} bytes of {files} are missing ({outcome.why}). {tales}", hint=hint)
