@@ -8,6 +8,9 @@ import itertools
 import os
 import pickle
 import re
+import threading
+import time
+import warnings
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -19,6 +22,8 @@ import torch
 from diachunk.api.load_options import Verify
 from diachunk.api.loading import load
 from diachunk.errors import LoadError
+from diachunk.formats.base import BytesAccess
+from diachunk.loader.headers import read_layout
 from fixtures.tensors import assert_same, cut_anywhere, pth, safetensors, stored, weights
 
 FILE = "vocoder/weights.pth"
@@ -223,3 +228,22 @@ def test_a_storage_that_the_directory_does_not_have_is_refused(tmp_path: Path, h
     held = stored(tmp_path / "files", home, {FILE: spoilt})
     with pytest.raises(LoadError, match="directory"):
         load(held.target, home=home)
+
+
+def test_loads_side_by_side_leave_the_programs_warnings_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = pth(weights())
+    real, pauses = torch.load, iter((0.2, 0.4))
+
+    def slow(*args: Any, **options: Any) -> Any:
+        time.sleep(next(pauses))
+        return real(*args, **options)
+
+    monkeypatch.setattr(torch, "load", slow)
+    before = list(warnings.filters)
+    threads = [threading.Thread(target=read_layout, args=(BytesAccess(data), 0, "w.pth")) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.1)
+    for thread in threads:
+        thread.join()
+    assert list(warnings.filters) == before

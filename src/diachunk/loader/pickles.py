@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import IO, Any, cast
@@ -27,6 +28,9 @@ from diachunk.loader.members import check_zip
 _DEPTH_MAX = 64
 _ENTRIES_MAX = 250_000
 _UNWRAPPED = "state_dict"
+_quietly = threading.RLock()
+"""What to warn of is the process's: of two threads that change it, the later one would put back what the other had set,
+and nobody would be warned of anything any more."""
 
 
 class FileView(io.RawIOBase):
@@ -108,7 +112,7 @@ class _Unplaced(Exception):
 
 def _load(file: RandomAccess, label: str, device: str | None, *, allow_code: bool) -> object:
     try:
-        with warnings.catch_warnings():
+        with _quietly, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             opened = cast(IO[bytes], FileView(file))
             return torch.load(opened, map_location=device, weights_only=not allow_code)
