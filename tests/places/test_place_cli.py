@@ -35,9 +35,9 @@ def manifest(world: World) -> Manifest:
     return made
 
 
-def run(world: World, *words: str | Path) -> subprocess.CompletedProcess[str]:
+def run(world: World, *words: str | Path, verb: str = "place") -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "DIACHUNK_HOME": str(world.store.root)}
-    command = [sys.executable, "-m", "diachunk", "place", *map(str, words)]
+    command = [sys.executable, "-m", "diachunk", verb, *map(str, words)]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=60, env=environment, cwd=world.home
     )
@@ -190,3 +190,14 @@ def test_ctrl_c_while_files_are_read_ends_soon_and_places_nothing(world: World) 
     assert running.returncode == 130
     assert json.loads(stdout.splitlines()[-1])["exit_code"] == 130
     assert not world.repository("a/b").exists()
+
+
+@pytest.mark.usefixtures("manifest")
+def test_gc_says_what_keeps_it_from_its_bound_also_to_a_log_that_wants_errors_alone(world: World) -> None:
+    assert run(world, "lab/dia").returncode == 0
+    done = run(world, "--max-size", "1M", "-q", verb="gc")
+    assert done.returncode == 0
+    assert done.stderr.startswith("over --max-size: ")
+    assert "lab/dia@main is shown to programs: diachunk place lab/dia@main --undo" in done.stderr
+    assert run(world, "lab/dia", "--undo").returncode == 0
+    assert run(world, "--max-size", "1M", "-q", verb="gc").stderr == ""

@@ -110,9 +110,11 @@ def test_by_size_the_least_recently_used_go_first_and_pinned_ones_never(store: S
     oldest = kept(store, "pinned", A, days_ago=30)
     kept(store, "old", B, days_ago=20)
     kept(store, "new", C, days_ago=10)
-    Collector(store, pinned=[oldest.id]).collect(max_bytes=4 * BLOCK)
+    assert Collector(store, pinned=[oldest.id]).collect(max_bytes=4 * BLOCK).notes == []
     assert blobs(store) == {b"a", b"c"}
-    Collector(store, pinned=[oldest.id]).collect(max_bytes=1)
+    (note,) = Collector(store, pinned=[oldest.id]).collect(max_bytes=1).notes
+    assert note.endswith(": pinned@main is pinned in the settings")
+    assert f"{2 * BLOCK:,} bytes" in note
     assert blobs(store) == {b"a"}
     assert [ref.name for ref in store.catalog.refs()] == ["pinned"]
 

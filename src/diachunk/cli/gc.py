@@ -8,7 +8,7 @@ import typer
 
 from diachunk.cli import text
 from diachunk.cli.options import DryRun, Json, Quiet, seconds_of, size_of
-from diachunk.cli.talk import Talk, stopping_means
+from diachunk.cli.talk import Talk, stopping_means, to_stderr
 
 
 def gc(
@@ -40,11 +40,15 @@ def gc(
         f"{text.size(collected.freed_bytes)} {'would be freed' if dry_run else 'freed'}, "
         f"{text.size(collected.kept_bytes)} kept"
     )
+    for note in collected.notes:
+        if not as_json:  # with -q, too: a disk that nobody watches fills up
+            to_stderr(f"over --max-size: {note}")
     talk.emit(
         "done",
         dry_run=dry_run,
         freed_bytes=collected.freed_bytes,
         kept_bytes=collected.kept_bytes,
+        notes=collected.notes,
         removed=[
             {"kind": each.kind, "label": each.label, "size_bytes": each.size_bytes}
             for each in collected.removed

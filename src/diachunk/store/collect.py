@@ -18,6 +18,7 @@ from diachunk.store.store import Store
 
 DRAFT_GRACE_S = 7 * 86400.0
 """What is left of a recipe's fetch that never came to its end is kept this long: files of gigabytes, often."""
+_TOLD_MAX = 8
 GRACE_S = 86400.0
 """A manifest used within this time is never collected: a fetch may be running that has no ref yet."""
 
@@ -33,7 +34,9 @@ class Removed:
 
 @dataclass(slots=True)
 class Collected:
-    """What a collection removed (or, dry, would). `notes`: what a person should know beside that."""
+    """What a collection removed (or, dry, would). `notes`: what a person should know beside that, such as what keeps
+    it from its bound.
+    """
 
     removed: list[Removed] = field(default_factory=list)
     kept_bytes: int = 0
@@ -99,11 +102,24 @@ class Collector:
         """Drops checkpoints, least recently used first, until what the others need fits."""
         by_use = sorted(kept, key=self._store.catalog.used_at)
         for manifest_id in by_use:
-            needed = {file.blake3 for manifest in kept.values() for _, file in manifest.walk()}
-            if sum(_disk_bytes(self._store.layout.blob(digest)) for digest in needed) <= max_bytes:
+            if self._needs(kept.values()) <= max_bytes:
                 return
             if manifest_id not in self._pinned:
                 self._drop(kept.pop(manifest_id))
+        over = self._needs(kept.values())
+        if over > max_bytes:
+            why = "; ".join(self._kept_by(each) for each in list(kept.values())[:_TOLD_MAX])
+            more = f"; and {len(kept) - _TOLD_MAX} more" if len(kept) > _TOLD_MAX else ""
+            self.collected.notes.append(f"{over:,} bytes are kept all the same: {why}{more}")
+
+    def _needs(self, kept: Iterable[Manifest]) -> int:
+        needed = {file.blake3 for manifest in kept for _, file in manifest.walk()}
+        return sum(_disk_bytes(self._store.layout.blob(digest)) for digest in needed)
+
+    def _kept_by(self, manifest: Manifest) -> str:
+        if manifest.id in self._store.catalog.placed():
+            return f"{manifest.ref} is shown to programs: diachunk place {manifest.ref} --undo"
+        return f"{manifest.ref} is pinned in the settings"
 
     def _drop(self, manifest: Manifest) -> None:
         self._note("checkpoint", f"{manifest.ref} ({manifest.hex_id[:16]})", 0)
