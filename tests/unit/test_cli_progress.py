@@ -78,6 +78,22 @@ def test_the_picture_says_how_much_how_fast_how_long_and_what_limits() -> None:
     assert lines[-1].split() == ["hub.org", "3.0", "MB/s", "2", "requests"]
 
 
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (60, ["fetched", "left", "rate", "eta"]),
+        (50, ["left", "rate", "eta"]),
+        (40, ["rate", "eta"]),
+        (20, []),
+    ],
+)
+def test_in_a_narrow_window_how_long_it_takes_stays_longest(width: int, columns: list[str]) -> None:
+    lines = drawn(halfway(Clock()), width)
+    assert lines[0].split() == columns
+    assert ("0:17" in lines[1]) == ("eta" in columns)
+    assert "50%" in lines[1]
+
+
 @pytest.mark.parametrize(("width", "height"), [(200, 50), (80, 24), (60, 24), (40, 12), (20, 9)])
 def test_no_line_reaches_the_edge_and_the_picture_fits_the_window(width: int, height: int) -> None:
     clock = Clock()

@@ -24,6 +24,8 @@ _BAR_MIN = 4
 _OTHER_LINES = 6
 """Headings, sum, blank line, what limits, and twice how many more there are."""
 _FETCHING = {"": 4, "reused": 8, "fetched": 8, "left": 8, "rate": 10, "eta": 7}
+_LEAST_MISSED = ("reused", "fetched", "read", "left", "rate", "eta")
+"""The order in which columns go. How long it takes stays longest: it is what one looks for in a narrow window."""
 _READING = {"": 4, "read": 8, "left": 8, "rate": 10, "eta": 7}
 
 
@@ -127,10 +129,11 @@ class _Drawing:
         longest = max(len("in all"), *(len(_name(row)) for row in rows))
         self._name_width = min(longest, _NAME_MAX)
         room = width - self._needed(0)
-        # too narrow for all: the bar goes first, then columns from the right
+        # too narrow for all: the bar goes first, then what is the least missed
         self._bar_width = min(room - 2, _BAR_MAX) if room - 2 >= _BAR_MIN else 0
-        while len(self._columns) > 1 and self._needed(self._bar_width) > width:
-            self._columns.pop()
+        for heading in _LEAST_MISSED:
+            if self._needed(self._bar_width) > width:
+                self._columns = [each for each in self._columns if each[0] != heading]
         self._width = width
         self._bar = bar
 
