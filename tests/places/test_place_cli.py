@@ -195,9 +195,9 @@ def test_ctrl_c_while_files_are_read_ends_soon_and_places_nothing(world: World) 
 @pytest.mark.usefixtures("manifest")
 def test_gc_says_what_keeps_it_from_its_bound_also_to_a_log_that_wants_errors_alone(world: World) -> None:
     assert run(world, "lab/dia").returncode == 0
-    done = run(world, "--max-size", "1M", "-q", verb="gc")
+    done = run(world, "--max-size", "1K", "-q", verb="gc")
     assert done.returncode == 0
     assert done.stderr.startswith("over --max-size: ")
     assert "lab/dia@main is shown to programs: diachunk place lab/dia@main --undo" in done.stderr
     assert run(world, "lab/dia", "--undo").returncode == 0
-    assert run(world, "--max-size", "1M", "-q", verb="gc").stderr == ""
+    assert run(world, "--max-size", "1K", "-q", verb="gc").stderr == ""
