@@ -263,3 +263,28 @@ def test_another_default_device_changes_nothing(held: Checkpoint, home: Path, co
     with torch.device("meta"):
         found = load(held.target, component, home=home)
     assert {str(tensor.device) for tensor in found.values()} == {"cpu"}
+
+
+@pytest.mark.parametrize(
+    ("membership", "group", "limit", "usage"),
+    [
+        ("0::/slurm/job_7\n", "slurm", "memory.max", "memory.current"),
+        (
+            "5:cpu:/x\n3:memory:/slurm/job_7\n",
+            "memory/slurm/job_7",
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+        ),
+        ("0::/../away\n", ".", "memory.max", "memory.current"),
+    ],
+)
+def test_the_limit_of_a_batch_job_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, membership: str, group: str, limit: str, usage: str
+) -> None:
+    (tmp_path / "membership").write_text(membership)
+    (tmp_path / group).mkdir(parents=True, exist_ok=True)
+    for name, text in ((limit, "5000\n"), (usage, "3000\n"), ("memory.stat", "anon 7\ninactive_file 1000\n")):
+        (tmp_path / group / name).write_text(text)
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "_MEMBERSHIP", tmp_path / "membership", raising=False)
+    assert memory.available_bytes() == 3000

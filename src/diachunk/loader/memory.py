@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _CGROUP = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
+_FIGURES_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+_FIGURES_V2 = ("memory.max", "memory.current")
+_INACTIVE = ("inactive_file ", "total_inactive_file ")
 _UNLIMITED = 1 << 60
 
 
@@ -17,8 +22,8 @@ def available_bytes() -> int | None:
 
     The least of the machine's, the container's (control groups v2 and v1) and the process's own limit.
     """
-    bounds = [_of_machine(), _of_group("memory.max", "memory.current"), _of_process()]
-    bounds.append(_of_group("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+    bounds = [_of_machine(), _of_process()]
+    bounds += [_of_group(*group) for group in _groups()]
     known = [each for each in bounds if each is not None]
     return max(0, min(known)) if known else None
 
@@ -33,14 +38,29 @@ def _of_machine() -> int | None:
         return None
 
 
-def _of_group(limit: str, usage: str) -> int | None:
-    most, used = _text(_CGROUP / limit).strip(), _text(_CGROUP / usage).strip()
+def _groups() -> Iterator[tuple[Path, str, str]]:
+    """The control groups that hold this process, those that hold them, and the names of their limit and usage: a batch
+    job's limit is on one of these, in a container on the outermost that is to be seen (cgroups(7)).
+    """
+    first, second = (_CGROUP / "memory", *_FIGURES_V1), (_CGROUP, *_FIGURES_V2)
+    yield from (first, second)
+    for line in _text(_MEMBERSHIP).splitlines():
+        _, kinds, path = (line + "::").split(":")[:3]
+        base, limit, usage = first if kinds else second
+        if (not kinds or "memory" in kinds.split(",")) and ".." not in path:
+            own = base / path.strip("/")
+            within = (each for each in (own, *own.parents) if each != base and each.is_relative_to(base))
+            yield from ((each, limit, usage) for each in within)
+
+
+def _of_group(group: Path, limit: str, usage: str) -> int | None:
+    most, used = _text(group / limit).strip(), _text(group / usage).strip()
     if not most.isdecimal() or not used.isdecimal() or int(most) >= _UNLIMITED:
         return None
     # What the group uses counts the page cache, which is given back when it is needed.
-    cache = _text((_CGROUP / limit).with_name("memory.stat")).splitlines()
-    inactive = next((int(line.split()[1]) for line in cache if line.startswith("inactive_file ")), 0)
-    return int(most) - int(used) + inactive
+    cache = _text(group / "memory.stat").splitlines()
+    inactive = [int(line.split()[1]) for line in cache if line.startswith(_INACTIVE)]
+    return int(most) - int(used) + max(inactive, default=0)
 
 
 def _of_process() -> int | None:
