@@ -13,6 +13,7 @@ from diachunk.errors import LoadError
 from diachunk.limits import CHUNK_BYTES, MiB
 from diachunk.loader import session
 from diachunk.loader.device import Device, Piece
+from diachunk.loader.events import LoadPlan
 from diachunk.loader.finding import find_device
 from diachunk.loader.lanes import lane_count
 from diachunk.loader.queued import BUFFERS_A_LANE, Queued
@@ -89,6 +90,19 @@ def test_what_does_not_fit_on_the_device_is_refused(held: Checkpoint, home: Path
     queues.room_bytes = 3 * MiB
     with pytest.raises(LoadError, match=r"needs [\d,]+ bytes of memory on fake:0, 3,145,728 are free"):
         load(held.target, "model", "fake", home=home)
+    assert queues.allocated_bytes == 0
+
+
+def test_room_to_cast_in_on_the_device_counts(held: Checkpoint, home: Path, queues: FakeQueues) -> None:
+    load(held.target, "model", "fake", "fp16", home=home)
+    taken, queues.allocated_bytes = queues.allocated_bytes, 0
+    plans: list[object] = []
+    load(held.target, "model", "fake", "fp16", home=home, progress=plans.append)
+    plan = next(each for each in plans if isinstance(each, LoadPlan))
+    assert taken <= plan.result_bytes + plan.staging_bytes
+    queues.room_bytes, queues.allocated_bytes = plan.result_bytes, 0
+    with pytest.raises(LoadError, match="bytes of memory on fake:0"):
+        load(held.target, "model", "fake", "fp16", home=home)
     assert queues.allocated_bytes == 0
 
 

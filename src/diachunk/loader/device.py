@@ -56,10 +56,12 @@ class Device(Protocol):
     Attributes:
         label: as people write it, "cuda:1".
         is_host: its memory is this process's own, so that lanes may read into a tensor directly.
+        staging_bytes: of its memory, what a lane takes to cast.
     """
 
     label: str
     is_host: bool
+    staging_bytes: int
 
     def allocate(self, elements: int, dtype: torch.dtype) -> torch.Tensor:
         """A new tensor of one dimension, its values undefined.
@@ -141,6 +143,7 @@ class Host:
 
     label = "cpu"
     is_host = True
+    staging_bytes = 0
 
     def __init__(self) -> None:
         self._slabs = Slabs()
@@ -165,6 +168,7 @@ class Other:
     """Any other device of torch's, by plain copies: mps, xpu."""
 
     is_host = False
+    staging_bytes = CHUNK_BYTES  # torch's own copy, in the dtype of the file
 
     def __init__(self, device: torch.device) -> None:
         self.label = str(device)

@@ -22,6 +22,7 @@ class LoadPlan:
         host_bytes: memory of this process that the load needs at most beside what it has, the result on the host
             included; mapped files not.
         free_bytes: what the device has room for, None if nobody can tell.
+        staging_bytes: what is needed there beside the result, at most, while tensors are cast.
     """
 
     component: str
@@ -35,6 +36,7 @@ class LoadPlan:
     result_bytes: int
     host_bytes: int
     free_bytes: int | None
+    staging_bytes: int = 0
     bytes: int = 0
 
 

@@ -138,7 +138,9 @@ def make_plan(
         read += 0 if file in work.in_place else size
         hashed += 0 if blobs[file].trusted else size
     copying = [job for job in work.jobs if job[1] not in work.in_place]
-    buffers = lane_count(len(copying)) * CHUNK_BYTES if copying else 0
+    lanes = lane_count(len(copying)) if copying else 0
+    buffers = lanes * CHUNK_BYTES
+    casting = any(landing.casts(number) for number, each in enumerate(layout.storages) if each.size)
     return LoadPlan(
         wanted.component,
         wanted.device.label,
@@ -151,6 +153,7 @@ def make_plan(
         sum(sizes) + ready,
         copied + buffers if wanted.device.is_host else buffers * BUFFERS_A_LANE,
         wanted.device.available_bytes(),
+        lanes * wanted.device.staging_bytes if casting else 0,
     )
 
 
@@ -164,6 +167,7 @@ def check_room(plan: LoadPlan, wanted: Wanted, result_bytes: int | None = None) 
         LoadError: it cannot; nothing was allocated.
     """
     needed = plan.result_bytes if result_bytes is None else min(result_bytes, plan.result_bytes)
+    needed += plan.staging_bytes
     if wanted.device.is_host:
         needed = min(needed, plan.host_bytes) + _SPARE_BYTES if plan.read_bytes else 0
     if plan.free_bytes is not None and needed > plan.free_bytes:

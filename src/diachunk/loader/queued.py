@@ -17,6 +17,8 @@ from diachunk.loader.device import Desk, Piece, as_bytes, host_view
 
 BUFFERS_A_LANE = 2
 """One is filled and hashed while the other is copied."""
+RAW_BYTES = 2 * CHUNK_BYTES
+"""Room for the padding, too: every piece that is to be cast starts where any dtype may."""
 _ALIGNED_BYTES = 16
 
 
@@ -66,6 +68,7 @@ class Queued:
     """A `Device` over `Queues`."""
 
     is_host = False
+    staging_bytes = BUFFERS_A_LANE * RAW_BYTES
 
     def __init__(self, queues: Queues) -> None:
         self.label = queues.label
@@ -156,8 +159,7 @@ class QueuedDesk:
                 self._queue.copy(part, as_bytes(piece.target))
                 continue
             if slot.raw is None:
-                # Room for the padding, too: every piece starts where any dtype may.
-                slot.raw = self._queues.allocate(2 * CHUNK_BYTES, torch.uint8)
+                slot.raw = self._queues.allocate(RAW_BYTES, torch.uint8)
             if at + piece.size > slot.raw.numel():
                 at = 0
             raw = slot.raw[at : at + piece.size]
