@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ from torch import nn
 
 from diachunk.api.load_options import Verify
 from diachunk.api.loading import load_into
-from diachunk.errors import IntegrityError, LoadError
+from diachunk.errors import IntegrityError, LoadError, UsageError
 from diachunk.limits import MiB
 from fixtures import damage
 from fixtures.checkpoints import Checkpoint
@@ -154,3 +157,28 @@ def test_damage_leaves_wrong_values_nowhere(held: Checkpoint, home: Path, net: N
     for name, tensor in target.state_dict().items():
         assert torch.equal(tensor, before[name]) or torch.equal(tensor, values(net)[name])
     assert torch.equal(target.embed.weight, before["embed.weight"])
+
+
+def test_what_is_no_module_is_told_as_what_it_is(tmp_path: Path, home: Path) -> None:
+    held = stored(tmp_path / "files", home, {FILE: safetensors(values(Net()))})
+    for wrong, said in (
+        (Net, "its class: make one first"),
+        (held.target, "is no module"),
+        ({}, "is no module"),
+    ):
+        with pytest.raises(UsageError, match=said) as caught:
+            load_into(cast(Any, wrong), held.target, home=home)
+        assert "load_into(MODULE" in caught.value.hint
+    with pytest.raises(UsageError, match="is no module"):
+        load_into(cast(Any, held.target), cast(Any, Net()), home=home)
+
+
+@pytest.mark.parametrize(
+    "call", ["load('a', 'b')", "load_into(None, 'a', 'b')", "stream('a', 'b')", "safe_open('a', 'b')"]
+)
+def test_without_pytorch_all_of_them_say_what_to_install(call: str) -> None:
+    code = f"import sys; sys.modules['torch'] = None; import diachunk; diachunk.{call}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stderr.splitlines()[-1].endswith(
+        "LoadError: loading needs PyTorch (pip install 'diachunk[load]')"
+    )

@@ -118,6 +118,17 @@ def test_async_for_gives_the_same_and_blocks_no_loop(held: Checkpoint, home: Pat
     assert_same(asyncio.run(take()), weights())
 
 
+def test_async_with_ends_its_lanes(held: Checkpoint, home: Path) -> None:
+    async def take() -> str:
+        async with stream(held.target, home=home, verify="always") as running:
+            async for name, _ in running:
+                return name
+        return ""
+
+    assert asyncio.run(take()) in weights()
+    assert not [each for each in threading.enumerate() if each.name.startswith("diachunk-load")]
+
+
 def test_async_for_left_early_ends_its_lanes(held: Checkpoint, home: Path) -> None:
     async def take() -> str:
         running = stream(held.target, home=home, verify="always")

@@ -34,7 +34,7 @@ class Opened:
     """Use it as a context manager: leaving it ends a fetch that is under way, and waits for it if all went well."""
 
     def __init__(self, target: str | os.PathLike[str], component: str | None, settings: LoadSettings) -> None:
-        _need_torch()
+        need_torch()
         self._opened_at = time.monotonic()
         self.settings = settings
         self._text = os.fspath(target)
@@ -192,7 +192,8 @@ def _choose_name(ref: str, names: list[str], name: str | None) -> str:
     return names[0] if name is None else name
 
 
-def _need_torch() -> None:
+def need_torch() -> None:
+    """Raises LoadError if PyTorch is not installed."""
     try:
         # Now, and not as part of the load: it takes a second, once a process, and is no reading and no hashing.
         import diachunk.loader.session as _  # noqa: F401

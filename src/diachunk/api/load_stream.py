@@ -27,7 +27,8 @@ Named: TypeAlias = "tuple[str, torch.Tensor]"
 
 
 class TensorStream:
-    """Iterates (name, tensor), once. Leaving the loop early stops the load; `close` (or `with`) does so at once.
+    """Iterates (name, tensor), once. Leaving the loop early stops the load; `close` (or `with`, or
+    `async with`) does so at once.
 
     Attributes:
         plan: what is going to be loaded.
@@ -94,6 +95,18 @@ class TensorStream:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+        await asyncio.get_running_loop().run_in_executor(None, self.close)
 
 
 @dataclass(frozen=True, slots=True)

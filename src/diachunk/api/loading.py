@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from diachunk.api.load_opened import Opened, load_with
+from diachunk.api.load_opened import Opened, load_with, need_torch
 from diachunk.api.load_options import Globs, LoadOptions, LoadSettings, Verify
 from diachunk.api.load_stream import LoadDone, TensorStream, load_events
 from diachunk.loader.events import (
@@ -144,11 +144,14 @@ def load_into(
         options: as in `load`. Parameters that are not on the meta device keep their devices and dtypes.
 
     Raises:
+        UsageError: `module` is none.
         LoadError: names or shapes do not match; says which, and the module was not touched.
         as load; what was filled before is then verified and right, all else as it was.
     """
-    from diachunk.loader.modules import fill
+    need_torch()
+    from diachunk.loader.modules import fill, refuse_other_things
 
+    refuse_other_things(module)
     with Opened(target, component, LoadSettings(**options)) as opened:
         filled = fill(module, opened, strict=strict, prefix=prefix, rename=rename or {})
         opened.settle(filled.report)

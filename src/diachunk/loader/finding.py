@@ -32,14 +32,14 @@ def find_device(given: str | torch.device) -> Device:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
-        raise LoadError(f"no {device} here", hint="--device auto takes what there is") from error
+        raise LoadError(f"no {device} here", hint="`auto` takes what there is") from error
     return Other(device)
 
 
 def _cuda(device: torch.device) -> Device:
     if not torch.cuda.is_available():
         what = "this torch is built without CUDA" if torch.version.cuda is None else "no usable driver or GPU"
-        raise LoadError(f"no {device} here: {what}", hint="--device auto takes what there is")
+        raise LoadError(f"no {device} here: {what}", hint="`auto` takes what there is")
     count = torch.cuda.device_count()
     if (device.index or 0) >= count:
         raise LoadError(f"no {device} here: there are {count}, from cuda:0 on")

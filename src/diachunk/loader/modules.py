@@ -81,6 +81,17 @@ def _some(names: Sequence[str]) -> str:
     return f"{shown}, and {len(names) - _NAMED_MAX:,} more" if len(names) > _NAMED_MAX else shown
 
 
+def refuse_other_things(module: object) -> None:
+    """Arguments the wrong way round, or a class.
+
+    Raises:
+        UsageError: no module.
+    """
+    if not isinstance(module, torch.nn.Module):
+        made = " (its class: make one first)" if isinstance(module, type) else ""
+        raise UsageError(f"{module!r:.80} is no module{made}", hint='load_into(MODULE, "NAME", "COMPONENT")')
+
+
 def fill(
     module: torch.nn.Module, opened: Opened, *, strict: bool, prefix: str, rename: Mapping[str, str]
 ) -> Filled:
