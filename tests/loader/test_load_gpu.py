@@ -12,8 +12,11 @@ from diachunk.api.load_options import Verify
 from diachunk.api.loading import load, load_into, stream
 from diachunk.errors import IntegrityError, LoadError
 from diachunk.limits import CHUNK_BYTES, MiB
+from diachunk.loader.cuda import CudaQueues
+from diachunk.loader.queued import Queues
 from fixtures import damage
 from fixtures.checkpoints import Checkpoint
+from fixtures.queues_contract import QueuesContract
 from fixtures.tensors import assert_same, blob_of, pth, safetensors, stored, weights
 
 pytestmark = [
@@ -22,6 +25,16 @@ pytestmark = [
 ]
 _Stream: Any = torch.cuda.Stream
 FILES = {"model": "model/model.safetensors", "vocoder": "vocoder/w.pth"}
+
+
+class TestCudaQueues(QueuesContract):
+    def make_queues(self) -> Queues:
+        return CudaQueues(torch.device("cuda"))
+
+
+class TestCudaQueuesOfTheLastDevice(QueuesContract):
+    def make_queues(self) -> Queues:
+        return CudaQueues(torch.device("cuda", torch.cuda.device_count() - 1))
 
 
 def large() -> dict[str, torch.Tensor]:

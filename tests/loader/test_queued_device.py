@@ -16,9 +16,10 @@ from diachunk.loader.device import Device, Piece
 from diachunk.loader.events import LoadPlan
 from diachunk.loader.finding import find_device
 from diachunk.loader.lanes import lane_count
-from diachunk.loader.queued import BUFFERS_A_LANE, Queued
+from diachunk.loader.queued import BUFFERS_A_LANE, Mark, Queue, Queued, Queues
 from fixtures.checkpoints import Checkpoint
-from fixtures.fake_device import FakeQueues
+from fixtures.fake_device import FakeQueue, FakeQueues
+from fixtures.queues_contract import QueuesContract
 from fixtures.tensors import assert_same, cut_anywhere, pth, safetensors, stored, weights
 
 FILES = {"model": "model/model.safetensors", "vocoder": "vocoder/w.pth"}
@@ -26,6 +27,33 @@ FILES = {"model": "model/model.safetensors", "vocoder": "vocoder/w.pth"}
 
 def large() -> dict[str, torch.Tensor]:
     return {**weights(), "big": torch.randn(5000, 2000), "wide": torch.randn(3_000_001)}
+
+
+class TestFakeQueues(QueuesContract):
+    def make_queues(self) -> Queues:
+        return FakeQueues()
+
+
+class Forgetful(FakeQueue):
+    """Marks what was queued before the last of it."""
+
+    def mark(self) -> Mark:
+        last = self.work.pop() if self.work else None
+        mark = super().mark()
+        self.work += [last] if last is not None else []
+        return mark
+
+
+def test_the_suite_refuses_a_device_whose_marks_come_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    suite, queues = TestFakeQueues(), FakeQueues()
+    monkeypatch.setattr(suite, "make_queues", lambda: queues)
+
+    def queue() -> Queue:
+        return Forgetful(queues)
+
+    monkeypatch.setattr(queues, "queue", queue)
+    with pytest.raises(AssertionError, match="not there after its mark"):
+        suite.test_what_was_queued_is_there_after_its_mark_in_order()
 
 
 @pytest.fixture

@@ -41,7 +41,12 @@ class Queue(Protocol):
 
 
 class Queues(Protocol):
-    """One kind of device."""
+    """One kind of device. The suite that each must pass is tests/fixtures/queues_contract.py; `finding` makes it of a
+    name.
+
+    Attributes:
+        label: what torch.device takes: "cuda:1".
+    """
 
     label: str
 
