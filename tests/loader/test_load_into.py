@@ -182,3 +182,16 @@ def test_without_pytorch_all_of_them_say_what_to_install(call: str) -> None:
     assert done.stderr.splitlines()[-1].endswith(
         "LoadError: loading needs PyTorch (pip install 'diachunk[load]')"
     )
+
+
+def test_a_pytorch_that_does_not_start_is_not_told_as_one_that_is_missing(tmp_path: Path) -> None:
+    broken = tmp_path / "torch"
+    broken.mkdir()
+    (broken / "__init__.py").write_text(
+        "raise ImportError('libcudart.so.12: cannot open shared object file')\n"
+    )
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import diachunk; diachunk.load('a')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    last = done.stderr.splitlines()[-1]
+    assert "does not start: libcudart.so.12: cannot open shared object file" in last
+    assert "pip install" not in last

@@ -193,9 +193,14 @@ def _choose_name(ref: str, names: list[str], name: str | None) -> str:
 
 
 def need_torch() -> None:
-    """Raises LoadError if PyTorch is not installed."""
+    """Raises LoadError if PyTorch is not installed, or does not start."""
     try:
         # Now, and not as part of the load: it takes a second, once a process, and is no reading and no hashing.
         import diachunk.loader.session as _  # noqa: F401
-    except ImportError as error:
-        raise LoadError("loading needs PyTorch", hint="pip install 'diachunk[load]'") from error
+    except (ImportError, OSError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+            raise LoadError("loading needs PyTorch", hint="pip install 'diachunk[load]'") from error
+        # Installed for another CUDA or Python, a library missing, no memory: to install it again may not help.
+        said = (str(error).splitlines() or [""])[0]
+        what = f"PyTorch is installed, but does not start: {said:.200}"
+        raise LoadError(what, hint='`python -c "import torch"` says all of it') from error
