@@ -79,6 +79,10 @@ def load(
         allow_code: also load pickles that run code while they are read. For files whose makers you trust.
         home: the store, in place of the configured one.
 
+    Returns:
+        Names to tensors on the device, complete, in the shapes and strides of the files; besides, `metadata` and
+        `report`. They are the caller's alone: to write to one changes no file.
+
     Raises:
         UsageError: no such target, component, tensor, device or dtype.
         LoadError: not here, not loadable, no room, or the device is not here or lacks the dtype.
