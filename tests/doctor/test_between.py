@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 import time
 from collections.abc import Iterator
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+import diachunk
 from diachunk.api.checkup import proxies
 from diachunk.api.checkup.base import Patient
+from diachunk.config import load_config
 from diachunk.testing.bad_server import BadServer
 from diachunk.testing.faults import Html, RetryAfter, Status, always
 from diachunk.testing.servers import Nginx
@@ -152,3 +155,27 @@ def test_a_hub_behind_a_proxy_that_is_down_is_no_fault_of_the_endpoint(nobody: s
 def test_another_hub_that_is_not_there(nobody: str) -> None:
     finding = diagnose("--online", HF_ENDPOINT=f"http://{nobody}").the("the Hub:", "fault")
     assert finding["cure"].startswith("unset HF_ENDPOINT")
+
+
+def test_each_machine_that_the_settings_name_is_asked(user: Path, tmp_path: Path) -> None:
+    secret, other = tmp_path / "secret", tmp_path / "other"
+    for path in (secret, other):
+        path.write_text(f"the lab keeps this secret: {path.name}\n")
+        path.chmod(0o600)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        gone = f"127.0.0.1:{listening.getsockname()[1]}"
+    settings = dataclasses.replace(load_config(), token_file=secret)
+    with diachunk.serve(
+        host="127.0.0.1", port=0, discover=False, home=tmp_path / "lab", settings=settings
+    ) as it:
+        there = f"127.0.0.1:{it.port}"
+        write_config(user, {}, f'peers = ["{there}", "{gone}"]')
+        said = diagnose(DIACHUNK_TOKEN_FILE=str(secret))
+        assert [each for each in said.findings if each["what"] == f"the machine {there} answers"]
+        assert (
+            "diachunk serve"
+            in said.the(f"{gone}, which the settings name: connection refused", "warning")["cure"]
+        )
+        said = diagnose(DIACHUNK_TOKEN_FILE=str(other))
+        assert "token_file" in said.the("wants the lab's secret; this machine has another", "warning")["cure"]
+        assert diagnose("--offline", DIACHUNK_TOKEN_FILE=str(other)).about("which the settings name") == []

@@ -16,6 +16,7 @@ from diachunk.api.checkup import (
     hub_endpoint,
     machine,
     manifest_origins,
+    named_peers,
     origins,
     partials,
     ports,
@@ -127,6 +128,9 @@ def _groups(patient: Patient) -> list[Group]:
         Group(Area.NETWORK, f"the origin {text}", (check,), origins.NETWORK_S)
         for text, check in zip(dict.fromkeys(patient.origins), origins.checks(patient), strict=True)
     ]
+    groups.append(
+        Group(Area.NETWORK, "a machine that peers names", (named_peers.named_peers,), origins.NETWORK_S)
+    )
     checks = (manifest_origins.manifest_origins,)
     groups.append(Group(Area.NETWORK, "an origin that a manifest names", checks, origins.NETWORK_S))
     if hub_endpoint.wanted(patient):
