@@ -39,6 +39,23 @@ def complete(line: str) -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("diachunk load dia-1.6b -c ", ["model", "vocoder"]),
+        ("diachunk load dia-1.6b --device ", ["auto", "cpu", "cuda", "mps"]),
+        ("diachunk load dia-1.6b --dtype b", ["bf16"]),
+        ("diachunk place dia-1.6b --into ", ["hub", "descript", "dia"]),
+        ("diachunk place dia-1.6b --link-mode h", ["hardlink"]),
+    ],
+)
+def test_what_an_option_takes_is_offered_also_before_anything_is_here(
+    line: str, offered: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIACHUNK_HOME", str(tmp_path / "none"))
+    assert complete(line) == offered
+
+
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_shows_the_whole_tool_on_one_screen(flag: str) -> None:
     done = run(flag)

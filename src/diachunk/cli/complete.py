@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import typer
@@ -11,6 +12,11 @@ from diachunk.errors import UsageError
 if TYPE_CHECKING:
     from diachunk.api.context import Context
     from diachunk.manifest import Manifest
+
+
+def offer(*words: str) -> Callable[[str], list[str]]:
+    """For an option that takes one of these words."""
+    return lambda incomplete: [each for each in words if each.startswith(incomplete)]
 
 
 def known_names() -> list[str]:
@@ -51,7 +57,12 @@ def complete_component(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def _components(word: str) -> list[str]:
     """Names of the components, if `word` is a target."""
+    from diachunk.api.recipes import bundled_recipes
+
     try:
+        for recipe in bundled_recipes():  # said without its having been fetched
+            if word in (recipe.ref, recipe.name):
+                return [each.name for each in recipe.components if each.name]
         return [each.name for each in _manifest(word).components if each.name]
     except Exception:  # noqa: BLE001 - as above
         return []

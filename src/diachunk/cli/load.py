@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diachunk.cli import text
-from diachunk.cli.complete import complete_component, complete_target
+from diachunk.cli.complete import complete_component, complete_target, offer
 from diachunk.cli.options import Json, Origins, Quiet, Verbose
 from diachunk.cli.talk import Talk, stopping_means
 
@@ -26,12 +26,21 @@ _Component = Annotated[
     ),
 ]
 _Device = Annotated[
-    str, typer.Option("--device", metavar="D", help="cpu, cuda, cuda:1, mps or auto: the best that is here.")
+    str,
+    typer.Option(
+        "--device",
+        metavar="D",
+        help="cpu, cuda, cuda:1, mps or auto: the best that is here.",
+        autocompletion=offer("auto", "cpu", "cuda", "mps"),
+    ),
 ]
 _Dtype = Annotated[
     str | None,
     typer.Option(
-        "--dtype", metavar="T", help="What floats become: bf16, fp16, fp32, ... Left out: as they are."
+        "--dtype",
+        metavar="T",
+        help="What floats become: bf16, fp16, fp32, ... Left out: as they are.",
+        autocompletion=offer("bf16", "fp16", "fp32"),
     ),
 ]
 _Keep = Annotated[

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diachunk.cli import text
+from diachunk.cli.complete import offer
 from diachunk.cli.options import Components, DryRun, Json, Quiet, Target
 from diachunk.cli.talk import Talk, stopping_means
 from diachunk.errors import UsageError
@@ -31,12 +32,21 @@ def place(
     into: Annotated[
         list[str] | None,
         typer.Option(
-            "--into", metavar="PLACE", help="hub, descript, dia or a directory (may be given again)."
+            "--into",
+            metavar="PLACE",
+            help="hub, descript, dia or a directory (may be given again).",
+            autocompletion=offer("hub", "descript", "dia"),
         ),
     ] = None,
     component: Components = None,
     link_mode: Annotated[
-        str, typer.Option("--link-mode", metavar="M", help="auto, reflink, hardlink, symlink or copy.")
+        str,
+        typer.Option(
+            "--link-mode",
+            metavar="M",
+            help="auto, reflink, hardlink, symlink or copy.",
+            autocompletion=offer("auto", *_PLURALS),
+        ),
     ] = "auto",
     undo: Annotated[bool, typer.Option("--undo", help="Take away what was placed.")] = False,
     force: Annotated[
