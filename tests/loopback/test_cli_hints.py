@@ -87,3 +87,26 @@ def test_a_login_page_in_place_of_files_says_where_to_sign_in() -> None:
         done = run("fetch", "hub:lab/small", HF_ENDPOINT=hub.url)
     assert done.returncode == 5
     assert "sign in there" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("component", "said"),
+    [
+        ("modle", ["lab/dia@main has no component 'modle'", "it has: model, vocoder"]),
+        ("model", ["its first fetch is of all its components", "leave --component out (model, vocoder)"]),
+    ],
+)
+def test_a_part_of_a_recipe_that_was_not_fetched_is_refused_for_what_is_wrong_with_it(
+    tmp_path: Path, component: str, said: list[str]
+) -> None:
+    pytest.importorskip("huggingface_hub")
+    recipe = tmp_path / "lab.toml"
+    parts = (f'[[component]]\nname = "{each}"\nhub = "lab/{each}"\n' for each in ("model", "vocoder"))
+    recipe.write_text("".join(['name = "lab/dia"\n', *parts]))
+    with Hub() as hub:
+        for each in ("model", "vocoder"):
+            hub.add(f"lab/{each}", {"config.json": each.encode()})
+        done = run("fetch", recipe, "-c", component, HF_ENDPOINT=hub.url)
+    assert done.returncode == 2
+    for words in said:
+        assert words in done.stderr

@@ -239,6 +239,7 @@ def _check_pin(manifest: Manifest, context: Context) -> None:
 def refuse_parts(stated: StatedCheckpoint, components: frozenset[str]) -> None:
     """A manifest is of the whole checkpoint, so the first fetch of a recipe is as well."""
     names = [each.name for each in stated.components]
+    _refuse_unknown(stated.ref, names, components)
     if components and not components >= set(names):
         raise UsageError(
             f"{stated.ref} was not fetched here yet: its first fetch is of all its components",
@@ -259,12 +260,15 @@ def _in_all(report: Report, drawing: Report | None) -> Report:
 
 def chosen_of(manifest: Manifest, components: Iterable[str]) -> frozenset[str] | None:
     chosen = frozenset(several(components))
-    known = [component.name for component in manifest.components]
+    _refuse_unknown(manifest.ref, [component.name for component in manifest.components], chosen)
+    return chosen or None
+
+
+def _refuse_unknown(ref: str, known: list[str], chosen: frozenset[str]) -> None:
     for name in sorted(chosen):
         if name not in known:
             names = ", ".join(each or '""' for each in known)
-            raise UsageError(f"{manifest.ref} has no component {name!r:.96}", hint=f"it has: {names}")
-    return chosen or None
+            raise UsageError(f"{ref} has no component {name!r:.96}", hint=f"it has: {names}")
 
 
 def _settle(
