@@ -110,3 +110,14 @@ def test_a_part_of_a_recipe_that_was_not_fetched_is_refused_for_what_is_wrong_wi
     assert done.returncode == 2
     for words in said:
         assert words in done.stderr
+
+
+def test_a_file_that_the_hub_lists_and_does_not_have_is_no_matter_of_prefixes() -> None:
+    pytest.importorskip("huggingface_hub")
+    with Hub() as hub:
+        hub.add("lab/small", {"config.json": b"{}\n"})
+        hub.fail(Part.RESOLVE, faults.NotFound())
+        done = run("fetch", "hub:lab/small", HF_ENDPOINT=hub.url)
+    assert done.returncode == 5
+    assert "404 Not Found" in done.stderr
+    assert done.stderr.splitlines()[-1].strip().startswith("it was moved or taken away there")

@@ -240,7 +240,7 @@ class Drafting:
         )
         self._judge(opened)
         if outcome.why and not self._pass_over(outcome, opened, left):
-            raise incomplete(outcome, work)
+            raise incomplete(outcome, work, upstream=True)
 
     def _judge(self, opened: Opened) -> None:
         """Throws away what came wrong, and sees who is asked next.

@@ -8,8 +8,12 @@ from diachunk.schedule.work import WorkList
 from diachunk.transfer.session import Outcome
 
 
-def incomplete(outcome: Outcome, work: WorkList) -> TransferIncomplete:
-    """The error that names every source and what it did."""
+def incomplete(outcome: Outcome, work: WorkList, *, upstream: bool = False) -> TransferIncomplete:
+    """The error that names every source and what it did.
+
+    Args:
+        upstream: what is fetched is a recipe's, from where that says.
+    """
     left = sum(work.size(item) for item in outcome.missing)
     labels = sorted({work.blobs[work.blob_of(item)].label for item in outcome.missing})
     files = labels[0]
@@ -30,6 +34,8 @@ def incomplete(outcome: Outcome, work: WorkList) -> TransferIncomplete:
         for each in network
     ):
         hint = "files are expected at ORIGIN/<component>/<path>; once they are, run the same again to resume"
+        if upstream:
+            hint = "it was moved or taken away there; another server that has it: --origin URL"
     if all("an HTML page" in (each.out or each.last_fault) for each in asked):
         hint = "a login page? open any page in a browser and sign in there, then run the same again to resume"
     if any("that only the manifest names" in each.last_fault for each in network):
