@@ -6,6 +6,8 @@ import asyncio
 import gc
 import itertools
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -272,6 +274,7 @@ def test_events_of_a_load_come_from_the_gpu_that_is_current_for_the_caller(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[object] = []
+    entered: list[tuple[str, int]] = []
 
     def load_with(target: str, component: str | None, settings: LoadSettings) -> object:
         asked.append(settings.device)
@@ -280,6 +283,14 @@ def test_events_of_a_load_come_from_the_gpu_that_is_current_for_the_caller(
     monkeypatch.setattr(load_stream, "load_with", load_with)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"{threading.get_ident()} {device}")
+
+    @contextmanager
+    def on(stream: str) -> Iterator[None]:
+        entered.append((stream, threading.get_ident()))
+        yield
+
+    monkeypatch.setattr(torch.cuda, "stream", on)
 
     async def follow(device: str | torch.device) -> None:
         async for _ in load_events("lab/x", device=device):
@@ -288,3 +299,7 @@ def test_events_of_a_load_come_from_the_gpu_that_is_current_for_the_caller(
     for device in ("cuda", torch.device("cuda"), "auto", "cuda:0", "cpu"):
         asyncio.run(follow(device))
     assert asked == ["cuda:1", "cuda:1", "cuda:1", "cuda:0", "cpu"]
+    # ... and on the caller's stream there, though on another thread
+    me = threading.get_ident()
+    assert [stream for stream, _ in entered] == [f"{me} cuda:1"] * 3 + [f"{me} cuda:0"]
+    assert all(thread != me for _, thread in entered)

@@ -44,6 +44,21 @@ def test_an_error_comes_after_what_was_told_before_it() -> None:
     assert heard == [1]
 
 
+def test_many_run_at_once() -> None:
+    all_here = threading.Barrier(40)
+
+    def run(listen: Listen) -> int:
+        return all_here.wait(20)
+
+    async def main() -> list[int]:
+        async def one() -> int:
+            return [event async for event in from_thread(run)][-1]
+
+        return await asyncio.gather(*(one() for _ in range(40)))
+
+    assert sorted(asyncio.run(main())) == list(range(40))
+
+
 @pytest.mark.parametrize("way", ["leaves", "is cancelled"])
 def test_who_leaves_early_leaves_no_thread(way: str) -> None:
     stopped, begun = threading.Event(), threading.Event()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from diachunk.errors import Interrupted
@@ -41,7 +42,9 @@ async def from_thread(
         finally:
             loop.call_soon_threadsafe(queue.put_nowait, _End())
 
-    task = loop.run_in_executor(None, work)
+    # A thread of its own: those of the loop's default pool are few, and who waits for one would hear nothing.
+    pool = ThreadPoolExecutor(1, "diachunk-events")
+    task = loop.run_in_executor(pool, work)
     try:
         while not isinstance(event := await queue.get(), _End):
             yield event
@@ -52,3 +55,4 @@ async def from_thread(
         # Looked at, lest the loop complain: who left does not want to know how it ended.
         if not task.cancelled():
             task.exception()
+        pool.shutdown(wait=False)

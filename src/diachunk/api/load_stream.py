@@ -7,6 +7,7 @@ import functools
 import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -128,12 +129,14 @@ def load_events(
     Raises:
         DiachunkError: as load.
     """
-
     settings = LoadSettings(**options)
     settings = replace(settings, device=_meant_here(settings.device))
 
+    callers_stream = _stream_here(settings.device)
+
     def run(listen: Callable[[LoadEvent], None]) -> LoadDone:
-        return LoadDone(load_with(target, component, replace(settings, progress=listen)))
+        with callers_stream:
+            return LoadDone(load_with(target, component, replace(settings, progress=listen)))
 
     return from_thread(run)
 
@@ -146,3 +149,15 @@ def _meant_here(device: str | torch.device) -> str | torch.device:
     if str(device) not in ("cuda", "auto") or loaded is None or not loaded.cuda.is_initialized():
         return device
     return f"cuda:{loaded.cuda.current_device()}"
+
+
+def _stream_here(device: str | torch.device) -> AbstractContextManager[object]:
+    """The stream of this thread on that GPU: tensors are made and freed on it. Other threads begin with the default."""
+    loaded = sys.modules.get("torch")
+    if not str(device).startswith("cuda") or loaded is None or not loaded.cuda.is_initialized():
+        return nullcontext()
+    try:
+        stream: AbstractContextManager[object] = loaded.cuda.stream(loaded.cuda.current_stream(device))
+    except (RuntimeError, AssertionError, ValueError):
+        return nullcontext()  # no such GPU: the load says so
+    return stream

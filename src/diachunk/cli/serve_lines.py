@@ -167,14 +167,15 @@ class Journal:
             elif each.complete and not before.complete:
                 self._tell_one(f"{name} is complete: {text.size(each.total_bytes)}", each)
             elif before.complete and not each.complete:
-                self._tell_one(f"{name} is not complete any more: {part}", each)
+                cure = f"`diachunk verify {name} --repair` mends it"
+                self._tell_one(f"{name} is not complete any more: {part}; {cure}", each, "warning")
         for key in () if self._lost else self._holdings.keys() - now.keys():
             gone = self._holdings[key]
             self._tell_one(f"{text.ref(f'{gone.name}@{gone.revision}')} was removed", gone)
         self._holdings = now
 
-    def _tell_one(self, line: str, holding: Holding) -> None:
-        self.log("info", line, event_kind="checkpoint", **_facts(holding))
+    def _tell_one(self, line: str, holding: Holding, level: str = "info") -> None:
+        self.log(level, line, event_kind="checkpoint", **_facts(holding))
 
     # --- the end -------------------------------------------------------------------------------------------
 
