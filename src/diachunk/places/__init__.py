@@ -3,6 +3,19 @@
 from __future__ import annotations
 
 from diachunk.places.base import Entry, Layout, Place, Pointer, Spot, Text, Wanted
-from diachunk.places.known import KINDS, cache_of, caches
+from diachunk.places.known import KINDS, cache_called, cache_of, caches, kinds
 
-__all__ = ["KINDS", "Entry", "Layout", "Place", "Pointer", "Spot", "Text", "Wanted", "cache_of", "caches"]
+__all__ = [
+    "KINDS",
+    "Entry",
+    "Layout",
+    "Place",
+    "Pointer",
+    "Spot",
+    "Text",
+    "Wanted",
+    "cache_called",
+    "cache_of",
+    "caches",
+    "kinds",
+]

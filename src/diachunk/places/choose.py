@@ -9,7 +9,7 @@ from diachunk.digest import Digest
 from diachunk.errors import UsageError
 from diachunk.manifest import Component, Manifest
 from diachunk.places.base import Layout, Place, Pointer, Spot
-from diachunk.places.known import KINDS, cache_of
+from diachunk.places.known import KINDS, cache_of, kinds
 from diachunk.places.proof import Need
 
 Into = str | os.PathLike[str]
@@ -49,7 +49,7 @@ def layouts_of(
     if not found:
         raise UsageError(
             f"{manifest.ref} does not say where programs look for it",
-            hint=f"--into {', '.join(KINDS)} or a directory",
+            hint=f"--into {', '.join(kinds())} or a directory",
         )
     return found
 

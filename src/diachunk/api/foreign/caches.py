@@ -11,7 +11,8 @@ from diachunk.api.context import Context
 from diachunk.api.foreign.inspection import Inspection
 from diachunk.api.foreign.report import CacheReport
 from diachunk.errors import UsageError
-from diachunk.places import KINDS
+from diachunk.places import Place, cache_called
+from diachunk.places import kinds as known_kinds
 from diachunk.transfer.progress import Listener, silent
 
 
@@ -25,7 +26,8 @@ def verify_caches(
     home: str | os.PathLike[str] | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> CacheReport:
-    """Reads every file in the caches of these kinds ("hub", "descript", "dia") and compares it with what it should be.
+    """Reads every file in the caches of these kinds ("hub", "descript", "dia", a plug-in's) and compares it with what
+    it should be.
 
     That is what a manifest known here says, chunk by chunk; else the digest that a recipe states; else the digest in
     its own name. A file of which nobody knows anything is listed as unknown.
@@ -38,10 +40,7 @@ def verify_caches(
         StoreError, Interrupted; with `repair` also UsageError of an origin.
     """
     started_at = time.monotonic()
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown:
-        raise UsageError(f"no kind of cache is called {unknown[0]!r:.40}", hint=f"known: {', '.join(KINDS)}")
-    places = [KINDS[kind](environment) for kind in dict.fromkeys(kinds)]
+    places = [_cache(kind, environment) for kind in dict.fromkeys(kinds)]
     context = Context.make(home)
     inspection = Inspection(context, places, progress)
     inspection.look()
@@ -64,3 +63,12 @@ def verify_caches(
         )
     files = tuple(finding.report for finding in inspection.findings)
     return replace(report, files=files, elapsed_s=time.monotonic() - started_at)
+
+
+def _cache(kind: str, environment: Mapping[str, str]) -> Place:
+    place = cache_called(kind, environment)
+    if place is None:
+        raise UsageError(
+            f"no kind of cache is called {kind!r:.40}", hint=f"known: {', '.join(known_kinds())}"
+        )
+    return place
