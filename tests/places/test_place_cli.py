@@ -201,3 +201,13 @@ def test_gc_says_what_keeps_it_from_its_bound_also_to_a_log_that_wants_errors_al
     assert "lab/dia@main is shown to programs: diachunk place lab/dia@main --undo" in done.stderr
     assert run(world, "lab/dia", "--undo").returncode == 0
     assert run(world, "--max-size", "1K", "-q", verb="gc").stderr == ""
+
+
+def test_gc_asks_for_the_unit_that_was_left_out(world: World, manifest: Manifest) -> None:
+    refused = run(world, "--max-size", "100", verb="gc")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "--max-size 100 is that many bytes" in refused.stderr
+    assert "100G" in refused.stderr
+    assert manifest.id in world.store.catalog.ids()
+    assert run(world, "--max-size", "100000000000", verb="gc").returncode == 0
+    assert run(world, "--max-size", "0", verb="gc").returncode == 0

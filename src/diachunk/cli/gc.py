@@ -9,6 +9,10 @@ import typer
 from diachunk.cli import text
 from diachunk.cli.options import DryRun, Json, Quiet, seconds_of, size_of
 from diachunk.cli.talk import Talk, stopping_means, to_stderr
+from diachunk.errors import UsageError
+
+_SLIP_BYTES = 1_000_000
+"""Nobody bounds a disk to less: a unit was left out."""
 
 
 def gc(
@@ -26,6 +30,11 @@ def gc(
 ) -> None:
     """Free the disk of what no name or pin needs."""
     max_bytes, older_than_s = size_of(max_size), seconds_of(older_than)
+    if max_size is not None and max_size.strip().isdecimal() and 0 < (max_bytes or 0) < _SLIP_BYTES:
+        # "100" for "100G" would remove all that nothing keeps.
+        raise UsageError(
+            f"--max-size {max_size.strip()} is that many bytes", hint=f"{max_size.strip()}G, or 0 for nothing"
+        )
 
     import diachunk
 
