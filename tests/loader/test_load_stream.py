@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,9 +17,10 @@ from torch import nn
 
 from diachunk.api import load_stream
 from diachunk.api.load_access import safe_open
+from diachunk.api.load_opened import Opened
 from diachunk.api.load_options import LoadSettings, Verify
 from diachunk.api.loading import LoadDone, LoadEvent, LoadPlan, LoadProgress, load, load_events, stream
-from diachunk.errors import IntegrityError, UsageError
+from diachunk.errors import IntegrityError, Interrupted, UsageError
 from diachunk.limits import CHUNK_BYTES, MiB
 from diachunk.loader import stream as streams
 from diachunk.loader.landing import Landing
@@ -79,7 +81,7 @@ def test_lanes_run_no_further_ahead_than_allowed(
         assert torch.equal(tensor, own[name])
         if number == 3:
             threading.Event().wait(0.5)  # a slow taker: the lanes could have read all of it
-        landing = running._streaming._job.landing
+        landing = running._open()[1]._job.landing
         most = max(most, len(landing._tensors))
     assert landing is not None
     # what is complete, what each lane works on, and one that was just given out
@@ -118,6 +120,72 @@ def test_async_for_gives_the_same_and_blocks_no_loop(held: Checkpoint, home: Pat
         return {name: tensor async for name, tensor in stream(held.target, home=home, verify="always")}
 
     assert_same(asyncio.run(take()), weights())
+
+
+@pytest.mark.parametrize("way", ["for", "with"])
+def test_opening_blocks_no_loop_either(
+    held: Checkpoint, home: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """As where the headers, or a recipe, have to be fetched first."""
+    may_open, threads = threading.Event(), list[int]()
+
+    class Slow(Opened):
+        def __init__(self, *words: Any) -> None:
+            threads.append(threading.get_ident())
+            assert may_open.wait(10)
+            super().__init__(*words)
+
+    monkeypatch.setattr("diachunk.api.load_stream.Opened", Slow)
+
+    async def take() -> dict[str, torch.Tensor]:
+        asyncio.get_running_loop().call_later(0.05, may_open.set)
+        running = stream(held.target, home=home, verify="always")
+        if way == "for":
+            return {name: tensor async for name, tensor in running}
+        async with running:
+            assert running.plan.tensors == len(weights())
+            return {name: tensor async for name, tensor in running}
+
+    assert_same(asyncio.run(take()), weights())
+    assert len(threads) == 1
+    assert threads != [threading.get_ident()]
+
+
+def test_one_cancelled_while_it_opens_ends_by_itself(
+    held: Checkpoint, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_open, opening, closed = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(Opened):
+        def __init__(self, target: Any, component: Any, settings: LoadSettings) -> None:
+            opening.set()
+            assert may_open.wait(10)
+            super().__init__(target, component, settings)
+            with pytest.raises(Interrupted):  # as the fetch, which tells what it does
+                settings.progress(LoadProgress(0, "model"))
+
+        def close(self) -> None:
+            super().close()
+            closed.set()
+
+    monkeypatch.setattr("diachunk.api.load_stream.Opened", Slow)
+
+    async def cancel() -> None:
+        async def take() -> None:
+            async with stream(held.target, home=home):
+                raise AssertionError("it was opened")
+
+        task = asyncio.create_task(take())
+        await asyncio.to_thread(opening.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        may_open.set()
+        await asyncio.to_thread(closed.wait, 10)
+
+    asyncio.run(asyncio.wait_for(cancel(), 20))
+    assert closed.is_set()
+    assert lanes_alive() == []
 
 
 def test_async_with_ends_its_lanes(held: Checkpoint, home: Path) -> None:

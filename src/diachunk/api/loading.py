@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from diachunk.api.load_opened import Opened, load_with, need_torch
 from diachunk.api.load_options import Globs, LoadOptions, LoadSettings, Verify
-from diachunk.api.load_stream import LoadDone, TensorStream, load_events
+from diachunk.api.load_stream import LoadDone, TensorStream, load_events, open_stream
 from diachunk.loader.events import (
     LoadEvent,
     LoadListener,
@@ -115,18 +115,18 @@ def stream(
 ) -> TensorStream:
     """The same one by one: iterates (name, tensor), each as soon as it and those before it are there.
 
-    `async for` works as well. What was handed out is not kept here, and lanes run at most 256 MiB ahead of who takes
-    it: a checkpoint larger than memory can pass through.
+    `async for` works as well; nothing is then opened on the event loop's own thread. What was handed out is not kept
+    here, and lanes run at most 256 MiB ahead of who takes it: a checkpoint larger than memory can pass through.
 
     Args:
         order: names in the order in which they are wanted, or a module whose own order it is to be.
         options: as in `load`.
 
     Raises:
-        as load, at once or while it is iterated.
+        as load, at once (where no event loop runs) or while it is iterated.
     """
     names = order if order is None or isinstance(order, Sequence) else tuple(order.state_dict(keep_vars=True))
-    return TensorStream(Opened(target, component, LoadSettings(**options)), names)
+    return open_stream(target, component, LoadSettings(**options), names)
 
 
 def load_into(
