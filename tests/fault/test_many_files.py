@@ -114,5 +114,6 @@ def test_ten_thousand_files_go_every_way_within_bounds(directory: Path, base: Pa
     assert step(VERIFY, home) == [True, FILES, many.total_bytes]
     assert step("len(diachunk.gc(home=home).removed)", home) == 0
     assert step("len(diachunk.rm([target], home=home)[1].removed)", home, many.manifest.hex_id) >= FILES
-    assert [*(home / "blobs").glob("??/*")] == []
+    # What the kill left under a temporary name, a stamp half written, is not collected on the same day.
+    assert [each for each in (home / "blobs").glob("??/*") if each.suffix != ".tmp"] == []
     assert step("len(diachunk.ls(home).held)", home) == 0

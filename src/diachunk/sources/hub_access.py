@@ -93,7 +93,10 @@ def hub_url(endpoint: str, repository: str, commit: str) -> str:
 
 def repository_of_page(url: str) -> str:
     """ORG/REPO[@REV] of which a URL is the page, as copied from a browser; "" if it is none."""
-    split = urlsplit(url)
+    try:
+        split = urlsplit(url)
+    except ValueError:  # no URL at all: whoever opens it says so
+        return ""
     if split.hostname not in _PAGES:
         return ""
     words = [unquote(each) for each in split.path.split("/") if each]
