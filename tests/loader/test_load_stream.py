@@ -19,10 +19,20 @@ from diachunk.api import load_stream
 from diachunk.api.load_access import safe_open
 from diachunk.api.load_opened import Opened
 from diachunk.api.load_options import LoadSettings, Verify
-from diachunk.api.loading import LoadDone, LoadEvent, LoadPlan, LoadProgress, load, load_events, stream
+from diachunk.api.loading import (
+    LoadDone,
+    LoadEvent,
+    LoadPlan,
+    LoadProgress,
+    TensorStream,
+    load,
+    load_events,
+    stream,
+)
 from diachunk.errors import IntegrityError, Interrupted, UsageError
 from diachunk.limits import CHUNK_BYTES, MiB
 from diachunk.loader import stream as streams
+from diachunk.loader.events import LoadListener, silent
 from diachunk.loader.landing import Landing
 from diachunk.loader.lanes import Pipeline
 from fixtures import damage
@@ -186,6 +196,28 @@ def test_one_cancelled_while_it_opens_ends_by_itself(
     asyncio.run(asyncio.wait_for(cancel(), 20))
     assert closed.is_set()
     assert lanes_alive() == []
+
+
+def test_what_was_opened_for_nobody_any_more_is_closed() -> None:
+    closed: list[str] = []
+
+    class Held:
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def stop(self) -> None:
+            return
+
+        def close(self) -> None:
+            closed.append(self._name)
+
+    def begin(listen: LoadListener) -> Any:
+        running.stop()  # as from another thread, once nothing more is told before it is open
+        return Held("checkpoint"), Held("lanes")
+
+    running = TensorStream(begin, silent, later=True)
+    running._open()
+    assert closed == ["lanes", "checkpoint"]
 
 
 def test_async_with_ends_its_lanes(held: Checkpoint, home: Path) -> None:

@@ -225,7 +225,6 @@ def load_events(
     """
     settings = LoadSettings(**options)
     settings = replace(settings, device=_meant_here(settings.device))
-
     callers_stream = _stream_here(settings.device)
 
     def run(listen: Callable[[LoadEvent], None]) -> LoadDone:
