@@ -15,6 +15,7 @@ from diachunk.places import Place
 from diachunk.places.base import Entry, Layout, Spot, Wanted, by_size, plain_leftovers
 from diachunk.places.directory import Directory
 from diachunk.testing.place_contract import PlaceContract, file_entry
+from fixtures.suites import run_suite
 
 
 class Simple:
@@ -91,17 +92,8 @@ class Suite(PlaceContract):
         return Component("vocoder", (file_entry("checkpoint.pth"), file_entry("config.json")))
 
 
-def run_suite(make: Callable[[Path], Place], tmp_path: Path) -> None:
-    suite = Suite(make)
-    for name in dir(suite):
-        if name.startswith("test_"):
-            root = tmp_path / name
-            root.mkdir()
-            getattr(suite, name)(root)
-
-
 def test_the_suite_accepts_a_good_place(tmp_path: Path) -> None:
-    run_suite(Simple, tmp_path)
+    run_suite(Suite(Simple), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -110,4 +102,4 @@ def test_the_suite_accepts_a_good_place(tmp_path: Path) -> None:
 )
 def test_the_suite_refuses_a_bad_place(make: Callable[[Path], Place], tmp_path: Path) -> None:
     with pytest.raises((AssertionError, OSError)):
-        run_suite(make, tmp_path)
+        run_suite(Suite(make), tmp_path)

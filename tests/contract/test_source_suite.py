@@ -11,6 +11,7 @@ from diachunk.schedule.health import Fault, Tier
 from diachunk.schedule.work import Run
 from diachunk.sources.base import Flow, Source, SourceFault, Stream
 from diachunk.testing.source_contract import SourceContract
+from fixtures.suites import run_suite
 
 
 class Simple:
@@ -125,17 +126,8 @@ class Suite(SourceContract):
         return self.make(root)
 
 
-def run_suite(make: Callable[[Path], Source], tmp_path: Path) -> None:
-    suite = Suite(make)
-    for name in dir(suite):
-        if name.startswith("test_"):
-            root = tmp_path / name
-            root.mkdir()
-            getattr(suite, name)(root)
-
-
 def test_the_suite_accepts_a_good_source(tmp_path: Path) -> None:
-    run_suite(Simple, tmp_path)
+    run_suite(Suite(Simple), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -155,4 +147,4 @@ def test_the_suite_accepts_a_good_source(tmp_path: Path) -> None:
 )
 def test_the_suite_refuses_a_bad_source(make: Callable[[Path], Source], tmp_path: Path) -> None:
     with pytest.raises((AssertionError, OSError, AttributeError)):
-        run_suite(make, tmp_path)
+        run_suite(Suite(make), tmp_path)
