@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import partial
 
 import pytest
@@ -13,7 +14,7 @@ from fixtures.lab import Lab
 from fixtures.lab_machine import wait_for
 from fixtures.lab_recipes import Drawn, assert_right, drawing
 from fixtures.lab_scenarios import ideal_s, lab, nodes_of
-from fixtures.lab_swarm import Outcome, Watch, let_go, outcomes, serve, wait_until
+from fixtures.lab_swarm import Outcome, Watch, get_ready, let_go, outcomes, serve, wait_until
 
 pytestmark = pytest.mark.loopback
 MB = 1_000_000
@@ -25,12 +26,14 @@ SIZES = {
     "empty.txt": 0,
 }
 SIZE = sum(SIZES.values())
+LONG = {**SIZES, "model.bin": 110 * MB}
+"""Who comes later first looks for others for 2 s, and is then to find them at work."""
 NODES = 4
 EGRESS_MAX = 1.5
 
 
-def drawn(bed: Lab) -> Drawn:
-    load = lab_recipes.drawn(bed, SIZES)
+def drawn(bed: Lab, sizes: Mapping[str, int] = SIZES) -> Drawn:
+    load = lab_recipes.drawn(bed, sizes)
     bed["origin"].nginx(load.root)
     return load
 
@@ -73,12 +76,13 @@ def test_a_serve_beside_each_of_them_keeps_nobody_from_sharing() -> None:
 
 
 def test_a_machine_that_starts_mid_way_joins_the_others() -> None:
-    with lab(NODES, SIZE) as bed:
-        load = drawn(bed)
+    with lab(NODES, sum(LONG.values())) as bed:
+        load = drawn(bed, LONG)
         *first, late = drawing(bed, load)
+        get_ready([*first, late])
         with Watch(bed) as watch:
             let_go(first)
-            wait_until(lambda: watch.carried()["node0"].received > SIZE / 4, 60.0)
+            wait_until(lambda: watch.carried()["node0"].received > MB, 60.0)
             let_go([late])
             ended = outcomes([*first, late])
             carried = watch.carried()
