@@ -223,8 +223,8 @@ def _limits() -> dict[str, float | None]:
 
 _FETCH = """
 import sys, time
-import diachunk.api.loading as loading, diachunk
-import torch, diachunk.loader.session, diachunk.api.load_opened
+import diachunk.api.loading.load as loading, diachunk
+import torch, diachunk.loader.session, diachunk.api.loading.opened
 way, target, home, *origins = sys.argv[1:]
 started_at = time.perf_counter()
 if way == "fetch":

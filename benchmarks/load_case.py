@@ -69,8 +69,8 @@ def _resident() -> memoryview:
 
 
 def _ours(target: str, dtype: str | None, verify: str) -> Tensors:
-    import diachunk.api.load_files as load_files
-    import diachunk.api.loading as loading
+    import diachunk.api.loading.files as load_files
+    import diachunk.api.loading.load as loading
 
     if verify == "unproven":
         # as after a reboot of a machine whose stamps were lost: everything is hashed, where it lies
@@ -108,7 +108,7 @@ def _as_bf16(tensors: Iterable[tuple[str, torch.Tensor]]) -> Tensors:
 
 
 def _ours_on_cuda(target: str, verify: str) -> Tensors:
-    import diachunk.api.loading as loading
+    import diachunk.api.loading.load as loading
 
     found = loading.load(
         target, device="cuda", dtype="bf16", verify="always" if verify == "always" else "stamp"
@@ -207,7 +207,7 @@ def _warm_up(*, cuda: bool = False) -> None:
     """Imports and one-time set-up, for everybody."""
     import safetensors.torch
 
-    import diachunk.api.load_opened
+    import diachunk.api.loading.opened
     import diachunk.loader.session
 
     assert diachunk.loader.session

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from diachunk.api.loading import load
+from diachunk.api.loading.load import load
 from diachunk.digest import digest_of
 from diachunk.errors import DiachunkError, IntegrityError, LoadError
 from diachunk.limits import CHUNK_BYTES, MiB

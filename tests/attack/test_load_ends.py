@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from diachunk.api.loading import load, stream
+from diachunk.api.loading.load import load, stream
 from diachunk.errors import Interrupted
 from diachunk.limits import MiB
 from diachunk.loader.events import LoadEvent, LoadPlan, LoadProgress
@@ -67,7 +67,7 @@ def test_an_interrupted_load_leaves_nothing(
 LIMITED = """
 import resource, sys, threading
 import torch
-from diachunk.api.loading import load
+from diachunk.api.loading.load import load
 from diachunk.errors import DiachunkError
 target, home, spare = sys.argv[1], sys.argv[2], int(sys.argv[3])
 load(target, home=home, verify="always", tensors="small")

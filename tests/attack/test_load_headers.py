@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diachunk.api.loading import load
+from diachunk.api.loading.load import load
 from diachunk.errors import LoadError, UsageError
 from diachunk.limits import MiB
 from fixtures.load_attack import refusal, safetensors_of
@@ -195,7 +195,7 @@ def test_a_name_with_the_signs_of_a_glob_is_a_name(tmp_path: Path, home: Path) -
     )
     assert sorted(load(held.target, home=home, tensors="a[0]")) == ["a0", "a[0]"]
     assert list(load(held.target, home=home, tensors="a[[]0]")) == ["a[0]"]
-    from diachunk.api.load_access import safe_open
+    from diachunk.api.loading.access import safe_open
 
     with safe_open(held.target, home=home) as file:
         names = file.keys()

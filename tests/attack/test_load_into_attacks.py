@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diachunk.api.loading import load_into
+from diachunk.api.loading.load import load_into
 from diachunk.errors import LoadError, UsageError
 from fixtures.load_ends import nothing_left
 from fixtures.tensors import safetensors, stored

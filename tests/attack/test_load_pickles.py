@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from diachunk.api.loading import load
+from diachunk.api.loading.load import load
 from diachunk.errors import LoadError
 from diachunk.limits import MiB
 from fixtures.harmful_pickles import HARMFUL

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from diachunk.api.load_access import safe_open
-from diachunk.api.loading import load
+from diachunk.api.loading.access import safe_open
+from diachunk.api.loading.load import load
 from diachunk.errors import StoreError
 from diachunk.limits import MiB
 from diachunk.loader import ahead

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import diachunk
-from diachunk.api.loading import load, stream
+from diachunk.api.loading.load import load, stream
 from diachunk.errors import IntegrityError, LoadError
 from diachunk.limits import MiB
 from diachunk.loader import blob as blobs

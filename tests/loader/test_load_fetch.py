@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import diachunk
-from diachunk.api.loading import LoadEvent, LoadPlan, LoadProgress, load, load_into, stream
+from diachunk.api.loading.load import LoadEvent, LoadPlan, LoadProgress, load, load_into, stream
 from diachunk.errors import LoadError, TransferIncomplete, UsageError
 from diachunk.limits import MiB
 from diachunk.testing.bad_server import BadServer

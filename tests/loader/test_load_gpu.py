@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from diachunk.api.load_options import Verify
-from diachunk.api.loading import load, load_into, stream
+from diachunk.api.loading.load import load, load_into, stream
+from diachunk.api.loading.options import Verify
 from diachunk.errors import IntegrityError, LoadError
 from diachunk.limits import CHUNK_BYTES, MiB
 from diachunk.loader.cuda import CudaQueues

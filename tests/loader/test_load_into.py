@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from diachunk.api.load_options import Verify
-from diachunk.api.loading import load_into
+from diachunk.api.loading.load import load_into
+from diachunk.api.loading.options import Verify
 from diachunk.errors import IntegrityError, LoadError, UsageError
 from diachunk.limits import MiB
 from fixtures import damage

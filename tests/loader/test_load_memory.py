@@ -16,7 +16,7 @@ from fixtures.tensors import pth, safetensors, stored
 
 SCRIPT = """
 import json, sys, threading, torch
-from diachunk.api.loading import load, stream
+from diachunk.api.loading.load import load, stream
 from diachunk.loader.memory import own_bytes
 
 target, home, dtype, verify, way = sys.argv[1:]

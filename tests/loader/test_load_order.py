@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from diachunk.api import load_wishes
-from diachunk.api.load_wishes import Wishes
-from diachunk.api.loading import load, stream
+from diachunk.api.loading import wishes as load_wishes
+from diachunk.api.loading.load import load, stream
+from diachunk.api.loading.wishes import Wishes
 from diachunk.digest import digest_of
 from diachunk.limits import MiB
 from diachunk.manifest import ChunkList

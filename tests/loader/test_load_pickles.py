@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 import torch
 
-from diachunk.api.load_options import Verify
-from diachunk.api.loading import load
+from diachunk.api.loading.load import load
+from diachunk.api.loading.options import Verify
 from diachunk.errors import LoadError
 from diachunk.formats.base import BytesAccess
 from diachunk.loader.headers import read_layout

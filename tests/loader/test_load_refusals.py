@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diachunk.api.loading import load
+from diachunk.api.loading.load import load
 from diachunk.errors import LoadError, UsageError
 from diachunk.formats.spans import HEADER_BYTES_MAX
 from diachunk.limits import MiB

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from diachunk.api.load_options import Verify
-from diachunk.api.loading import load
+from diachunk.api.loading.load import load
+from diachunk.api.loading.options import Verify
 from diachunk.limits import KiB, MiB
 from fixtures.checkpoints import Checkpoint
 from fixtures.tensors import assert_same, cut_anywhere, safetensors, stored, weights

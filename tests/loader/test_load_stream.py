@@ -15,11 +15,9 @@ import pytest
 import torch
 from torch import nn
 
-from diachunk.api import load_stream
-from diachunk.api.load_access import safe_open
-from diachunk.api.load_opened import Opened
-from diachunk.api.load_options import LoadSettings, Verify
-from diachunk.api.loading import (
+from diachunk.api.loading import stream as load_stream
+from diachunk.api.loading.access import safe_open
+from diachunk.api.loading.load import (
     LoadDone,
     LoadEvent,
     LoadPlan,
@@ -29,6 +27,8 @@ from diachunk.api.loading import (
     load_events,
     stream,
 )
+from diachunk.api.loading.opened import Opened
+from diachunk.api.loading.options import LoadSettings, Verify
 from diachunk.errors import IntegrityError, Interrupted, UsageError
 from diachunk.limits import CHUNK_BYTES, MiB
 from diachunk.loader import stream as streams
@@ -145,7 +145,7 @@ def test_opening_blocks_no_loop_either(
             assert may_open.wait(10)
             super().__init__(*words)
 
-    monkeypatch.setattr("diachunk.api.load_stream.Opened", Slow)
+    monkeypatch.setattr("diachunk.api.loading.stream.Opened", Slow)
 
     async def take() -> dict[str, torch.Tensor]:
         asyncio.get_running_loop().call_later(0.05, may_open.set)
@@ -178,7 +178,7 @@ def test_one_cancelled_while_it_opens_ends_by_itself(
             super().close()
             closed.set()
 
-    monkeypatch.setattr("diachunk.api.load_stream.Opened", Slow)
+    monkeypatch.setattr("diachunk.api.loading.stream.Opened", Slow)
 
     async def cancel() -> None:
         async def take() -> None:

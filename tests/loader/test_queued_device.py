@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diachunk.api.loading import load, stream
+from diachunk.api.loading.load import load, stream
 from diachunk.errors import LoadError
 from diachunk.limits import CHUNK_BYTES, MiB
 from diachunk.loader import session

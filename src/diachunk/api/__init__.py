@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from diachunk.api.checkup.doctor import doctor
     from diachunk.api.fetching import Snapshot, fetch
     from diachunk.api.foreign.adoption import Adoption, Share, Spoiled, adopt
-    from diachunk.api.load_access import safe_open
-    from diachunk.api.load_options import LoadOptions
-    from diachunk.api.loading import (
+    from diachunk.api.loading.access import safe_open
+    from diachunk.api.loading.load import (
         LoadDone,
         Loaded,
         LoadEvent,
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
         load_into,
         stream,
     )
+    from diachunk.api.loading.options import LoadOptions
     from diachunk.api.placing import Placed, PlacedFile, PlacedIn, place
     from diachunk.api.planning import plan
     from diachunk.api.publishing import Published, publish
@@ -69,7 +69,7 @@ _HOMES = {
         "FileEntry",
         "Manifest",
     ),
-    "diachunk.api.load_options": ("LoadOptions",),
+    "diachunk.api.loading.options": ("LoadOptions",),
     "diachunk.loader.events": ("LoadListener",),
     "diachunk.loader.modules": (
         "Filled",
@@ -79,7 +79,7 @@ _HOMES = {
         "Collected",
         "Removed",
     ),
-    "diachunk.api.loading": (
+    "diachunk.api.loading.load": (
         "LoadDone",
         "LoadEvent",
         "LoadPlan",
@@ -93,7 +93,7 @@ _HOMES = {
         "load_into",
         "stream",
     ),
-    "diachunk.api.load_access": ("safe_open",),
+    "diachunk.api.loading.access": ("safe_open",),
     "diachunk.api.sets.checkpoint_set": ("Planned", "PreloadFailed", "PreloadPlan", "Preloaded"),
     "diachunk.api.sets.locking": ("Locking",),
     "diachunk.api.placing": ("Placed", "PlacedFile", "PlacedIn", "place"),

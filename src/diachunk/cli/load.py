@@ -82,7 +82,7 @@ def load(
     """
     talk = Talk(as_json=as_json, quiet=quiet, verbose=verbose)
 
-    from diachunk.api.loading import load as load_tensors
+    from diachunk.api.loading.load import load as load_tensors
     from diachunk.cli.load_view import show_load
 
     kept = "what is verified is kept: run the same again to resume" if fetch else "nothing was changed"

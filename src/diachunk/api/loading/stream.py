@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from diachunk.api.asynchronous import from_thread
-from diachunk.api.load_opened import Opened, load_with
-from diachunk.api.load_options import LoadOptions, LoadSettings
+from diachunk.api.loading.opened import Opened, load_with
+from diachunk.api.loading.options import LoadOptions, LoadSettings
 from diachunk.errors import Interrupted
 from diachunk.loader.events import LoadEvent, LoadListener, LoadPlan, LoadReport
 

@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from diachunk.api.context import Context
-from diachunk.api.load_files import StoreFiles
-from diachunk.api.load_options import LoadSettings
+from diachunk.api.loading.files import StoreFiles
+from diachunk.api.loading.options import LoadSettings
 from diachunk.api.recipes import drawn
 from diachunk.api.targets import Upstream, look_up, resolve
 from diachunk.errors import Interrupted, LoadError, UsageError
@@ -22,7 +22,7 @@ from diachunk.transfer.progress import Notice
 if TYPE_CHECKING:
     import torch
 
-    from diachunk.api.load_fetch import BackgroundFetch
+    from diachunk.api.loading.fetch import BackgroundFetch
     from diachunk.loader.events import LoadReport
     from diachunk.loader.loaded import Loaded
     from diachunk.loader.session import Loading
@@ -90,13 +90,13 @@ class Opened:
         files = StoreFiles(self._context, manifest, name, self._text, settings=settings, url=url)
         if not settings.fetch or all(files.holds(entry) for entry in self.component.files):
             return files
-        from diachunk.api.load_fetch import FetchedFiles
+        from diachunk.api.loading.fetch import FetchedFiles
 
         fetch = self._start_fetch(name)
         return FetchedFiles(self._context, manifest, name, self._text, fetch, settings=settings)
 
     def _start_fetch(self, component: str) -> BackgroundFetch:
-        from diachunk.api.load_fetch import BackgroundFetch
+        from diachunk.api.loading.fetch import BackgroundFetch
 
         self._fetch = BackgroundFetch(self._text, component, self.settings, self.settings.progress)
         self._fetch.start()

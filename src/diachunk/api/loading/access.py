@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from diachunk.api.load_opened import Opened
-from diachunk.api.load_options import LoadSettings, Verify
+from diachunk.api.loading.opened import Opened
+from diachunk.api.loading.options import LoadSettings, Verify
 from diachunk.errors import UsageError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diachunk.api.context import Context
-from diachunk.api.load_options import LoadSettings
+from diachunk.api.loading.options import LoadSettings
 from diachunk.api.several import several
 from diachunk.errors import DiachunkError, IntegrityError, LoadError
 from diachunk.manifest import FileEntry, Manifest

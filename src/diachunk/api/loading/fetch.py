@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diachunk.api.context import Context
-from diachunk.api.load_files import StoreFiles
-from diachunk.api.load_options import LoadSettings
-from diachunk.api.load_wishes import Wishes
+from diachunk.api.loading.files import StoreFiles
+from diachunk.api.loading.options import LoadSettings
+from diachunk.api.loading.wishes import Wishes
 from diachunk.digest import Digest
 from diachunk.errors import Interrupted
 from diachunk.loader.events import LoadEvent, LoadListener, LoadProgress

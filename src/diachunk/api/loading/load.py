@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from diachunk.api.load_opened import Opened, load_with, need_torch
-from diachunk.api.load_options import Globs, LoadOptions, LoadSettings, Verify
-from diachunk.api.load_stream import LoadDone, TensorStream, load_events, open_stream
+from diachunk.api.loading.opened import Opened, load_with, need_torch
+from diachunk.api.loading.options import Globs, LoadOptions, LoadSettings, Verify
+from diachunk.api.loading.stream import LoadDone, TensorStream, load_events, open_stream
 from diachunk.loader.events import (
     LoadEvent,
     LoadListener,
