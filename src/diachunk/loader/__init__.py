@@ -4,7 +4,8 @@ What is hashed is what is loaded: a lane reads a chunk into a buffer, compares i
 copies or casts from that very buffer. docs/loading.md has the terms; what is public is in api.loading.
 
     headers, pickles     what a file holds, from its verified header            layout: storages and views of them
-    members, gauge       what a PyTorch file may be before torch reads it       dtypes: names, and which become which
+    members, gauge       what a PyTorch file may be before torch reads it       kept: what it held, beside its stamp
+    dtypes               their names, and which become which
     opening, contents    which files of a component, mended or waited for      blob: one open file
     plan                 what has to be read, and whether it fits               events: what is told
     feed, lanes          which chunk next; read, hash, put in place             landing: from chunks to tensors

@@ -11,6 +11,8 @@ import stat
 import time
 from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from diachunk.bitmap import Bitmap
@@ -52,6 +54,7 @@ class Blob:
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._kept_bytes = 0
         self._window: mmap.mmap | None = None
+        self._hashes_headers = False
         try:
             self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
@@ -137,12 +140,21 @@ class Blob:
 
     # --- headers -------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def hashing_headers(self) -> Iterator[None]:
+        """In this block `read_at` hashes also where the file is trusted."""
+        self._hashes_headers = True
+        try:
+            yield
+        finally:
+            self._hashes_headers = False
+
     def read_at(self, offset: int, size: int) -> bytes:
         """`RandomAccess.read_at`: hashes every chunk that it touches, unless the file is trusted."""
         end = min(offset + size, self.size)
         if offset >= end:
             return b""
-        if self.trusted:
+        if self.trusted and not self._hashes_headers:
             data = bytearray(end - offset)
             if not self.fill(offset, memoryview(data)):
                 raise Damaged(self.facts, _chunk_at(self.facts, offset))

@@ -43,6 +43,11 @@ def read_layout(file: RandomAccess, number: int, label: str, *, allow_code: bool
     return ready_layout(read_legacy(file, label, allow_code=allow_code), label)
 
 
+def may_hold_pickle(file: RandomAccess) -> bool:
+    """Whether `read_layout` would take it for a zip file of PyTorch: slow to read, beside a safetensors header."""
+    return TorchZip().claims("", file.read_at(0, HEAD_BYTES))
+
+
 def _safetensors(file: RandomAccess, number: int, label: str) -> Layout:
     """As the reader that cuts chunks sees it: its checks are the checks of loading, too."""
     storages: list[Storage] = []

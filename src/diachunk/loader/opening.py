@@ -9,7 +9,8 @@ from diachunk.errors import LoadError
 from diachunk.loader.blob import Blob, Damaged
 from diachunk.loader.contents import INDEX_BYTES_MAX, check_listed, choose_files, shards_of
 from diachunk.loader.feed import Arrivals
-from diachunk.loader.headers import read_layout
+from diachunk.loader.headers import may_hold_pickle, read_layout
+from diachunk.loader.kept import decode, encode
 from diachunk.loader.layout import Layout, merged
 from diachunk.manifest.model import Component, FileEntry
 
@@ -42,6 +43,14 @@ class Files(Protocol):
 
     def proven(self, blob: Blob) -> None:
         """Every chunk of this file was hashed and is right."""
+        ...
+
+    def recall(self, blob: Blob) -> bytes | None:
+        """What was kept beside this file (`loader/kept.py`), if anything."""
+        ...
+
+    def keep(self, blob: Blob, data: bytes) -> None:
+        """Keeps it. It is no harm if that fails."""
         ...
 
 
@@ -86,12 +95,30 @@ def _layout(files: Files, blobs: list[Blob], number: int, *, allow_code: bool) -
     while True:
         blob = blobs[number]
         try:
-            layout = read_layout(blob, number, blob.facts.label, allow_code=allow_code)
+            layout = _kept_or_read(files, blob, number, allow_code=allow_code)
         except Damaged as damage:
             blobs[number] = files.again(blob, damage, ())
         else:
             blob.forget()
             return layout
+
+
+def _kept_or_read(files: Files, blob: Blob, number: int, *, allow_code: bool) -> Layout:
+    """Its layout. That of a pickle is read once, from bytes that are hashed also where a stamp proves the file: what
+    is kept of it must be right for as long as there are files of that digest.
+    """
+    if allow_code or not may_hold_pickle(blob):
+        return read_layout(blob, number, blob.facts.label, allow_code=allow_code)
+    digest = blob.facts.digest
+    known = decode(files.recall(blob), digest, blob.size, number) if blob.trusted else None
+    if known is not None:
+        return known
+    with blob.hashing_headers():
+        layout = read_layout(blob, number, blob.facts.label)
+    kept = encode(layout, digest)
+    if kept is not None:
+        files.keep(blob, kept)
+    return layout
 
 
 def _whole(files: Files, entry: FileEntry) -> bytes:

@@ -153,6 +153,10 @@ class Layout:
     def stamp(self, digest: Digest) -> Path:
         return self.blob_dir(digest) / f"{digest.hex()}.stamp"
 
+    def tensors(self, digest: Digest) -> Path:
+        """What the loader keeps of a blob's tensors: follows from its bytes, and goes when it goes."""
+        return self.blob_dir(digest) / f"{digest.hex()}.tensors"
+
     def partial(self, digest: Digest, chunk_list: Digest) -> Path:
         """A partial belongs to one blob *and* one chunk list: manifests that contradict each other about
         a blob must never write into one file. On a network file system it belongs to one host as well:

@@ -14,6 +14,7 @@ from diachunk.errors import DiachunkError, IntegrityError, LoadError
 from diachunk.manifest import FileEntry, Manifest
 from diachunk.schedule.work import BlobFacts
 from diachunk.store.blobs import Holding, Presence
+from diachunk.store.files import read_hint
 from diachunk.store.stamps import Stamp, read_stamp
 from diachunk.store.store import Store
 
@@ -146,6 +147,24 @@ class StoreFiles:
             return
         try:
             store.blobs.prove(facts.digest, holding, facts.chunks.id, Stamp.of(blob.opened_as))
+        except (DiachunkError, OSError):
+            return
+
+    def recall(self, blob: Blob) -> bytes | None:
+        from diachunk.loader.kept import KEPT_BYTES_MAX
+
+        for store in (self._context.store, *self._context.lower_stores):
+            data = read_hint(store.layout.tensors(blob.facts.digest), KEPT_BYTES_MAX)
+            if data is not None:
+                return data
+        return None
+
+    def keep(self, blob: Blob, data: bytes) -> None:
+        layout = self._context.store.layout
+        path = layout.tensors(blob.facts.digest)
+        try:
+            layout.files.make_dirs(path.parent, layout.root)
+            layout.files.replace_text(path, data)
         except (DiachunkError, OSError):
             return
 

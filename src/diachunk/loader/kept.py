@@ -1,0 +1,136 @@
+"""What a PyTorch file holds, as it is kept beside its stamp: proven, it then opens without its pickle.
+
+A layout follows from the bytes of the file alone, and those that it was read from were hashed: it is right for every
+file of that digest. What is read here may be anything all the same, and is as if it were not there where it is not
+what was written.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import torch
+
+from diachunk.digest import Digest, digest_of
+from diachunk.errors import LoadError
+from diachunk.formats.base import FormatError
+from diachunk.formats.spans import check_name
+from diachunk.limits import MiB
+from diachunk.loader.dtypes import short
+from diachunk.loader.layout import Layout, Storage, View, check_views
+
+KEPT_BYTES_MAX = 32 * MiB
+_VERSION = 1
+"""Goes up with every change of what `loader/pickles.py` makes of a file."""
+_DEPTH_MAX = 16
+_INT_MAX = 2**63 - 1
+_HEX = 64
+
+
+def encode(layout: Layout, blob: Digest) -> bytes | None:
+    """The layout of the blob of that digest; None where it cannot be kept: what is no tensor comes back as what it
+    was only if JSON has it.
+    """
+    if layout.ready or not _is_plain(layout.metadata, 0):
+        return None
+    content = {
+        "diachunk_tensors": _VERSION,
+        "blob": blob.hex(),
+        "storages": [[each.offset, each.size, short(each.dtype)] for each in layout.storages],
+        "views": [
+            [
+                each.name,
+                each.storage,
+                short(each.dtype),
+                each.shape,
+                each.stride,
+                each.start,
+                each.conjugated,
+                each.negated,
+            ]
+            for each in layout.views
+        ],
+        "metadata": layout.metadata,
+    }
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+    data = digest_of(text).hex().encode() + b"\n" + text
+    return data if len(data) <= KEPT_BYTES_MAX else None
+
+
+def decode(data: bytes | None, blob: Digest, size: int, number: int) -> Layout | None:
+    """The layout that was kept of a blob of `size` bytes, as file number `number`; None if this is none."""
+    if data is None or data[:_HEX] != digest_of(data[_HEX + 1 :]).hex().encode():
+        return None
+    try:
+        content = json.loads(data[_HEX + 1 :])
+        if content["diachunk_tensors"] != _VERSION or content["blob"] != blob.hex():
+            return None
+        layout = Layout(
+            tuple(_storage(each, number, size) for each in content["storages"]),
+            tuple(_view(each) for each in content["views"]),
+            dict(content["metadata"]),
+        )
+        if not all(0 <= each.storage < len(layout.storages) for each in layout.views):
+            return None
+        if len(set(layout.names)) != len(layout.names):
+            return None
+        check_views(layout, "")
+    except (LookupError, TypeError, ValueError, RecursionError, FormatError, LoadError):
+        return None
+    return layout
+
+
+def _storage(fields: list[Any], number: int, size: int) -> Storage:
+    offset, bytes_, word = fields
+    if not 0 <= _whole(offset) <= size - _whole(bytes_) <= size:
+        raise ValueError("a storage outside the file")
+    return Storage(number, offset, bytes_, _dtype(word))
+
+
+def _view(fields: list[Any]) -> View:
+    name, storage, word, shape, stride, start, conjugated, negated = fields
+    if len(shape) != len(stride):
+        raise ValueError("a shape without its strides")
+    return View(
+        check_name(name),
+        _whole(storage),
+        _dtype(word),
+        tuple(map(_whole, shape)),
+        tuple(map(_whole, stride)),
+        _whole(start),
+        conjugated is True,
+        negated is True,
+    )
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise ValueError("no whole number")
+    return value
+
+
+def _dtype(word: str) -> torch.dtype:
+    dtype = getattr(torch, word)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError("no dtype")
+    return dtype
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    """Whether JSON gives back just this. Types count: a tuple would come back as a list, 1 as the name "1"."""
+    kind = type(value)
+    if value is None or kind in (bool, str):
+        return True
+    if kind is int:
+        return -_INT_MAX <= int(value) <= _INT_MAX
+    if kind is float:
+        return math.isfinite(value)
+    if depth > _DEPTH_MAX:
+        return False
+    if kind is list:
+        return all(_is_plain(each, depth + 1) for each in value)
+    if kind is dict:
+        return all(type(key) is str and _is_plain(each, depth + 1) for key, each in value.items())
+    return False
