@@ -71,6 +71,7 @@ TARGETS = {
         Target("trust", ("diachunk.sources.secret", "diachunk.manifest.signed"), 20 * 1024),
         Target("messages", ("diachunk.errors",), 64 * 1024),
         Target("load_headers", ("diachunk.loader",), 16 * 1024),
+        Target("kept", ("diachunk.loader.kept", "diachunk.loader.layout")),
         Target("recipe", ("diachunk.manifest.recipe", "diachunk.manifest.stated", "diachunk.store.drafts")),
     )
 }

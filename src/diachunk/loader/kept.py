@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ KEPT_BYTES_MAX = 32 * MiB
 _VERSION = 1
 """Goes up with every change of what `loader/pickles.py` makes of a file."""
 _DEPTH_MAX = 16
+_VIEWS_MAX = 250_000
 _INT_MAX = 2**63 - 1
 _HEX = 64
 
@@ -67,6 +69,8 @@ def decode(data: bytes | None, blob: Digest, size: int, number: int) -> Layout |
         content = json.loads(data[_HEX + 1 :])
         if content["diachunk_tensors"] != _VERSION or content["blob"] != blob.hex():
             return None
+        if len(content["views"]) > _VIEWS_MAX:
+            return None
         layout = Layout(
             tuple(_storage(each, number, size) for each in content["storages"]),
             tuple(_view(each) for each in content["views"]),
@@ -86,7 +90,7 @@ def _storage(fields: list[Any], number: int, size: int) -> Storage:
     offset, bytes_, word = fields
     if not 0 <= _whole(offset) <= size - _whole(bytes_) <= size:
         raise ValueError("a storage outside the file")
-    return Storage(number, offset, bytes_, _dtype(word))
+    return Storage(number, offset, bytes_, _dtypes()[word])
 
 
 def _view(fields: list[Any]) -> View:
@@ -96,7 +100,7 @@ def _view(fields: list[Any]) -> View:
     return View(
         check_name(name),
         _whole(storage),
-        _dtype(word),
+        _dtypes()[word],
         tuple(map(_whole, shape)),
         tuple(map(_whole, stride)),
         _whole(start),
@@ -111,11 +115,10 @@ def _whole(value: Any) -> int:
     return value
 
 
-def _dtype(word: str) -> torch.dtype:
-    dtype = getattr(torch, word)
-    if not isinstance(dtype, torch.dtype):
-        raise ValueError("no dtype")
-    return dtype
+@cache
+def _dtypes() -> dict[str, torch.dtype]:
+    """By name. Not asked of torch one by one: some of what it is asked for it imports first."""
+    return {short(each): each for each in vars(torch).values() if isinstance(each, torch.dtype)}
 
 
 def _is_plain(value: Any, depth: int) -> bool:
