@@ -15,7 +15,8 @@ from typing import Any
 from diachunk import project
 from diachunk.errors import StoreError, UsageError
 from diachunk.limits import Limits
-from diachunk.project import SettingsFile, WantedCheckpoint, path_of, string, strings
+from diachunk.project import SettingsFile, WantedCheckpoint
+from diachunk.values import flag, networks, parse_toml, path_of, peers, port, read_text, string, strings
 
 SITE_FILE = Path("/etc/diachunk/config.toml")
 _NO_FILE = SettingsFile()
@@ -121,20 +122,20 @@ READERS: Mapping[str, tuple[str, Callable[[str, Any, SettingsFile], Any]]] = {
     "home": ("home", lambda key, value, _: path_of(key, string(key, value))),
     "stores": ("stores", lambda key, value, _: tuple(path_of(key, each) for each in strings(key, value))),
     "origins": ("origins", lambda key, value, _: strings(key, value)),
-    "peers": ("peers", lambda key, value, _: project.peers(key, value)),
+    "peers": ("peers", lambda key, value, _: peers(key, value)),
     "checkpoints": ("checkpoints", project.checkpoints),
     "places": ("places", project.places),
     "pins": ("pins", lambda key, value, _: _pins(key, value)),
     "max_down": ("max_down_bps", lambda key, value, _: _rate(key, string(key, value))),
     "max_up": ("max_up_bps", lambda key, value, _: _rate(key, string(key, value))),
-    "share": ("share", lambda key, value, _: project.flag(key, value)),
-    "discover": ("discover", lambda key, value, _: project.flag(key, value)),
-    "port": ("port", lambda key, value, _: project.port(key, value)),
-    "allow": ("allow", lambda key, value, _: project.networks(key, value)),
+    "share": ("share", lambda key, value, _: flag(key, value)),
+    "discover": ("discover", lambda key, value, _: flag(key, value)),
+    "port": ("port", lambda key, value, _: port(key, value)),
+    "allow": ("allow", lambda key, value, _: networks(key, value)),
     "linger": ("linger_s", lambda key, value, _: parse_duration(string(key, value))),
     "token_file": ("token_file", lambda key, value, _: path_of(key, string(key, value))),
     "allowed_signers": ("allowed_signers", lambda key, value, _: path_of(key, string(key, value))),
-    "require_signed": ("require_signed", lambda key, value, _: project.flag(key, value)),
+    "require_signed": ("require_signed", lambda key, value, _: flag(key, value)),
     "limits": ("limits", lambda key, value, _: _limits(key, value)),
 }
 """Key in a file -> field of Config, and what reads its value: of a variable, the variable's name is the key."""
@@ -161,7 +162,7 @@ def parse_config(text: str, label: str, file: SettingsFile = _NO_FILE) -> dict[s
     Raises:
         UsageError: not TOML, an unknown key, or a value of the wrong kind; names the file and the key.
     """
-    return _read_table(project.parse_toml(text, label), label, file)
+    return _read_table(parse_toml(text, label), label, file)
 
 
 def _read_table(table: Mapping[str, Any], label: str, file: SettingsFile) -> dict[str, Any]:
@@ -220,11 +221,11 @@ def load_config(
     came_from: dict[str, str] = {}
     limits: dict[str, Any] = {}
     for path in (site_file, user_file(environment), project_file):
-        text = project.read_text(path) if path is not None else None
+        text = read_text(path) if path is not None else None
         if path is None or text is None:
             continue
         label, file = str(path), SettingsFile(Path(os.path.abspath(path.parent)), path is project_file)
-        table = project.parse_toml(text, label)
+        table = parse_toml(text, label)
         for name, value in _read_table(table, label, file).items():
             values[name], came_from[name] = value, label
         for name, value in table.get("limits", {}).items():

@@ -7,17 +7,16 @@ to say.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import shlex
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from diachunk.errors import UsageError
+from diachunk.values import path_of, string, strings
 
 PROJECT_FILE = "diachunk.toml"
 LOCK_FILE = "diachunk.lock"
@@ -56,19 +55,11 @@ GUARD_LIMITS = frozenset(
 )
 """Limits that guard this machine against strangers' files."""
 
-_FILE_BYTES_MAX = 1024 * 1024
 _CHECKPOINTS_MAX = 1000
 _TARGET_CHARS_MAX = 2048
 _PATTERN_CHARS_MAX = 1024
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_PEER = re.compile(
-    r"(?:dns:)?(\[[0-9A-Fa-f:.%]{2,64}\]|[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?)(?::(\d{1,5}))?"
-)
 _PATH_STARTS = ("/", "./", "../", "~/")
-_DEEP_KEY = re.compile(
-    r"""(?:^|[\[{,])[ \t]*(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){8}""", re.MULTILINE
-)
-"""Nothing here nests so deep, and tomllib takes memory by the square of it: a gigabyte for 32 KB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,66 +119,6 @@ def find_project_file() -> Path | None:
     except OSError:  # the working directory was removed
         return None
     return path if os.path.lexists(path) else None
-
-
-def read_text(path: Path) -> str | None:
-    """The text of a settings file; None if it is not there. Never waits for the writer of a pipe.
-
-    Raises:
-        UsageError: it cannot be read, is not UTF-8, or is too large.
-    """
-    try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            data = file.read(_FILE_BYTES_MAX + 1) or b""
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    if len(data) > _FILE_BYTES_MAX:
-        raise UsageError(f"{path}: over {_FILE_BYTES_MAX:,} bytes")
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8") from error
-
-
-def parse_toml(text: str, label: str) -> dict[str, Any]:
-    """Reads TOML of strangers.
-
-    Raises:
-        UsageError: it is none, or made to exhaust the reader.
-    """
-    if _DEEP_KEY.search(text):
-        raise UsageError(f"{label}: a key of more than 8 parts")
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # also of int(), for a number of 5,000 digits
-        raise UsageError(f"{label}: not TOML: {error}") from error
-
-
-def strings(key: str, value: Any) -> tuple[str, ...]:
-    """A list of strings."""
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise UsageError(f"{key}: a list of strings is wanted")
-    return tuple(value)
-
-
-def string(key: str, value: Any) -> str:
-    """A string."""
-    if not isinstance(value, str):
-        raise UsageError(f"{key}: a string is wanted")
-    return value
-
-
-def path_of(key: str, text: str) -> Path:
-    """A path as a user writes it, with `~`."""
-    try:
-        path = Path(text).expanduser()
-    except RuntimeError as error:
-        raise UsageError(f"{key}: no home directory for {text!r:.60}") from error
-    if "\0" in text:
-        raise UsageError(f"{key}: not a path: {text!r:.60}")
-    return path
 
 
 def checkpoints(key: str, value: Any, file: SettingsFile) -> tuple[WantedCheckpoint, ...]:
@@ -272,50 +203,6 @@ def _directory(key: str, text: str, file: SettingsFile) -> Path:
             hint="a project file comes with somebody's code; other directories are named on the command line",
         )
     return path
-
-
-def peers(key: str, value: Any) -> tuple[str, ...]:
-    """Reads HOST[:PORT], or dns:NAME[:PORT] for every address of a name; an IPv6 address stands in brackets."""
-    found = strings(key, value)
-    for text in found:
-        match = _PEER.fullmatch(text)
-        if match is None or not 0 < int(match[2] or 1) < 65536:
-            raise UsageError(
-                f"{key}: {text!r:.60} is not HOST[:PORT]", hint="such as lab-7, lab-7:8420 or [fd00::7]"
-            )
-    return found
-
-
-def networks(key: str, value: Any) -> tuple[str, ...]:
-    """Reads CIDR blocks: "10.0.0.0/8", "fd00::/8", a single address."""
-    found = strings(key, value)
-    for text in found:
-        try:
-            ipaddress.ip_network(text)
-        except ValueError as error:
-            raise UsageError(
-                f"{key}: {text!r:.60} is no network ({error})", hint="such as 10.0.0.0/8"
-            ) from error
-    return found
-
-
-def flag(key: str, value: Any) -> bool:
-    """true or false; of a variable, also 1, 0, yes and no."""
-    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    if isinstance(value, str) and value.lower() in words:
-        return words[value.lower()]
-    if not isinstance(value, bool):
-        raise UsageError(f"{key}: true or false is wanted")
-    return value
-
-
-def port(key: str, value: Any) -> int:
-    """A TCP port."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 5:
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 65536:
-        raise UsageError(f"{key}: a port is wanted, 1 to 65535")
-    return value
 
 
 def refuse_in_project(table: Mapping[str, Any], label: str) -> None:

@@ -13,7 +13,8 @@ from diachunk.config import load_config
 from diachunk.errors import UsageError
 from diachunk.limits import Limits
 from diachunk.places.known import KINDS
-from diachunk.project import GUARD_LIMITS, WantedCheckpoint, find_project_file, read_text
+from diachunk.project import GUARD_LIMITS, WantedCheckpoint, find_project_file
+from diachunk.values import read_text
 
 
 def load(directory: Path, text: str | bytes, **environment: str) -> tuple[WantedCheckpoint, ...]:

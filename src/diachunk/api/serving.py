@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from diachunk import project
+from diachunk import values
 from diachunk.api.context import Context
 from diachunk.api.sharing import FIND_S, Sociable, named, node_settings
 from diachunk.config import Config
@@ -142,7 +142,7 @@ def serve(
             node_settings(config, how),
             host=host,
             ports=(wanted,),
-            allow=(*config.allow, *project.networks("--allow", list(named(allow)))),
+            allow=(*config.allow, *values.networks("--allow", list(named(allow)))),
             serves=True,
         ),
         context.store,

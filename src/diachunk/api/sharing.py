@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from diachunk import project
+from diachunk import values
 from diachunk.config import Config
 from diachunk.errors import DiachunkError
 from diachunk.store.store import Store
@@ -285,7 +285,7 @@ def node_settings(config: Config, how: Sociable) -> NodeSettings:
         share=how.share,
         discover=how.discover,
         ports=range(config.port, min(config.port + _PORTS, 65536)),
-        peers=tuple(dict.fromkeys((*project.peers("--peer", list(how.peers)), *config.peers))),
+        peers=tuple(dict.fromkeys((*values.peers("--peer", list(how.peers)), *config.peers))),
         allow=config.allow,
         secret=secret,
         token_file=config.token_file,

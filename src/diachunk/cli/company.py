@@ -41,7 +41,7 @@ class Company:
     def how(self, config: Config, ask: Ask | None = None) -> Sociable:
         """With what the settings say."""
         from diachunk.api.sharing import Sociable
-        from diachunk.project import peers
+        from diachunk.values import peers
 
         return Sociable(
             peers("--peer", list(self.peers)),

@@ -17,8 +17,8 @@ from diachunk.digest import Digest, parse_digest
 from diachunk.errors import StoreError, TrustError, UsageError, os_errors
 from diachunk.manifest import Manifest
 from diachunk.manifest.names import is_component, is_name, is_revision
-from diachunk.project import parse_toml, read_text
 from diachunk.store.files import Files
+from diachunk.values import parse_toml, read_text
 
 VERSION = 1
 _HEAD = """\
