@@ -16,8 +16,9 @@ from diachunk.sources.peer import PeerSource
 from diachunk.testing import faults
 from diachunk.testing.bad_server import BadServer
 from diachunk.testing.faults import Script, always
+from diachunk.testing.recording_flow import RecordingFlow
 from diachunk.testing.reply import Request, Resource
-from diachunk.testing.source_contract import RecordingFlow, SourceContract
+from diachunk.testing.source_contract import SourceContract
 
 WORK = SourceContract.work
 

@@ -22,8 +22,9 @@ from diachunk.sources.directory import DirectoryOrigin
 from diachunk.sources.http import HttpOrigin
 from diachunk.sources.local import LOCAL_SLICE_BYTES, LocalFiles
 from diachunk.sources.open import open_origin
+from diachunk.testing.recording_flow import RecordingFlow
 from diachunk.testing.servers import Nginx
-from diachunk.testing.source_contract import RecordingFlow, SourceContract
+from diachunk.testing.source_contract import SourceContract
 from schedule_world import work_of
 
 GUIDE = Path(__file__).parents[2] / "docs" / "sources.md"

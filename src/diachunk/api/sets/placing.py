@@ -3,11 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from diachunk.errors import UsageError
 from diachunk.manifest import Component, Manifest
-from diachunk.project import PLACE_KINDS
+from diachunk.project import PLACE_KINDS, WantedCheckpoint
+
+
+class Taken:
+    """Which directories the checkpoints of a set go to: keeps two from replacing each other's files in one, run
+    after run.
+    """
+
+    def __init__(self) -> None:
+        self._taken: dict[tuple[Path, str], Manifest] = {}
+
+    def take(self, directories: Iterable[Path], wanted: WantedCheckpoint, manifest: Manifest) -> None:
+        """Raises: UsageError: another checkpoint's component of that name goes there."""
+        for directory in directories:
+            for component in manifest.components:
+                if wanted.components and component.name not in wanted.components:
+                    continue
+                key = Path(os.path.realpath(directory)), component.name
+                other = self._taken.setdefault(key, manifest)
+                if other.id != manifest.id:
+                    raise UsageError(
+                        f"{directory}: {component.name or 'the files'} of {other.ref} and of {manifest.ref} cannot "
+                        "both go there",
+                        hint="give each a directory of its own",
+                    )
 
 
 def fitting(manifest: Manifest, components: Sequence[str], said: Sequence[str]) -> tuple[str, ...] | None:

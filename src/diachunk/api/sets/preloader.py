@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Self
 
 from diachunk.api.context import Context
 from diachunk.api.fetching import Snapshot, fetch
-from diachunk.api.planning import plan as plan_target
+from diachunk.api.planning import Wish, plan_for
+from diachunk.api.recipes import NOTHING_PICKED, Pick
 from diachunk.api.sets.checkpoint_set import NothingNamed, Planned, PreloadPlan
 from diachunk.api.sets.lockfile import Entry
 from diachunk.api.sets.locking import Locking, ProjectLock
-from diachunk.api.sets.placing import fitting
+from diachunk.api.sets.placing import Taken, fitting
 from diachunk.api.sharing import Sharing, Sociable
 from diachunk.config import Config, load_config
 from diachunk.errors import DiachunkError, Interrupted, StoreError, TrustError, UsageError
@@ -80,7 +81,7 @@ class Preloader:
         self._patience_s = self.config.limits.patience_s if patience_s is None else patience_s
         self.lock = self._open_lock(file, locking)
         self.sharing = Sharing(self.config, company(self.config), listener)
-        self._taken: dict[tuple[Path, str], Manifest] = {}
+        self._taken = Taken()
 
     def _open_lock(self, file: Path | None, locking: Locking) -> ProjectLock | None:
         if file is not None and self.named_by == str(file):
@@ -154,21 +155,28 @@ class Preloader:
         if plan.manifest is not None:
             entry.check(plan.manifest)
         else:
+            entry.check_name(plan.name, plan.revision)
             entry.check_upstreams(plan.upstreams)
         return plan
 
     def _plan_of(self, wanted: WantedCheckpoint, target: str) -> Plan:
         of_hub = target.startswith("hub:")  # an id stands for what was picked already
-        return plan_target(
+        wish = Wish(
             target,
-            origins=(*wanted.origins, *self._origins),
-            components=wanted.components,
-            include=wanted.include if of_hub else (),
-            exclude=wanted.exclude if of_hub else (),
-            to=wanted.to,
-            settings=self.config,
-            sharing=self.sharing,
+            (*wanted.origins, *self._origins),
+            wanted.components,
+            Pick.of(wanted.include, wanted.exclude) if of_hub else NOTHING_PICKED,
+            wanted.to,
+            self._part(wanted),
         )
+        return plan_for(wish, Context.make(settings=self.config).with_sharing(self.sharing))
+
+    def _part(self, wanted: WantedCheckpoint) -> tuple[str, ...]:
+        """What the set wants of a target, all its entries together: a lock has one id for it, which is the same on
+        every machine. () for all of it.
+        """
+        every = [each.components for each in self.config.checkpoints if each.key == wanted.key]
+        return tuple(dict.fromkeys(name for names in every for name in names)) if all(every) else ()
 
     def _sums(self, plans: Sequence[tuple[WantedCheckpoint, Plan]]) -> tuple[int, int, int, int, int]:
         """total, present, reuse, fetch, disk: of what goes to the store each file and chunk once, but for drafts."""
@@ -207,7 +215,7 @@ class Preloader:
         if planned.plan is None:
             raise planned.error or UsageError(f"{wanted.target}: not planned")
         if wanted.to is not None and planned.plan.manifest is not None:
-            self._take([wanted.to], wanted, planned.plan.manifest)
+            self._taken.take([wanted.to], wanted, planned.plan.manifest)
         snapshot = fetch(
             planned.plan,
             origins=(*wanted.origins, *self._origins),
@@ -271,31 +279,12 @@ class Preloader:
                 return None
         elif not said:
             return None
-        self._take([Path(each) for each in said if each not in PLACE_KINDS], wanted, manifest)
+        self._taken.take([Path(each) for each in said if each not in PLACE_KINDS], wanted, manifest)
         context = Context(self.config)
         before = place_manifest(context, manifest, said, components=wanted.components, dry_run=True)
         placed = place_manifest(context, manifest, said, components=wanted.components, progress=progress)
         put = {each.value for each in Verdict if each.to_put}
         return placed, any(file.how in put for file in before.files)
-
-    def _take(self, directories: Iterable[Path], wanted: WantedCheckpoint, manifest: Manifest) -> None:
-        """Keeps two checkpoints of the set from replacing each other's files in one directory, run after run.
-
-        Raises:
-            UsageError: a component of that name is there already.
-        """
-        for directory in directories:
-            for component in manifest.components:
-                if wanted.components and component.name not in wanted.components:
-                    continue
-                key = Path(os.path.realpath(directory)), component.name
-                other = self._taken.setdefault(key, manifest)
-                if other.id != manifest.id:
-                    raise UsageError(
-                        f"{directory}: {component.name or 'the files'} of {other.ref} and of {manifest.ref} cannot "
-                        "both go there",
-                        hint="give each a directory of its own",
-                    )
 
 
 def _project_file(path: Path) -> Path:
