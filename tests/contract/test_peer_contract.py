@@ -15,7 +15,7 @@ from diachunk.sources.context import SourceContext
 from diachunk.sources.peer import PeerSource
 from diachunk.testing import faults
 from diachunk.testing.bad_server import BadServer
-from diachunk.testing.faults import Script, always
+from diachunk.testing.faults import Script, StallAfter, always
 from diachunk.testing.recording_flow import RecordingFlow
 from diachunk.testing.reply import Request, Resource
 from diachunk.testing.source_contract import SourceContract
@@ -62,6 +62,10 @@ class TestPeer(SourceContract):
         yield
         for server in self.servers:
             server.close()
+
+    def make_stalled_source(self, root: Path) -> Source | None:
+        self.servers.append(StandIn(root, always(StallAfter(70_000))))
+        return PeerSource(f"127.0.0.1:{self.servers[-1].port}", SourceContext(), by_chunks=self.by_chunks)
 
     def make_source(self, root: Path) -> Source:
         self.servers.append(StandIn(root, knows=self.knows))

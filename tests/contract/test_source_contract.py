@@ -22,6 +22,8 @@ from diachunk.sources.directory import DirectoryOrigin
 from diachunk.sources.http import HttpOrigin
 from diachunk.sources.local import LOCAL_SLICE_BYTES, LocalFiles
 from diachunk.sources.open import open_origin
+from diachunk.testing.bad_server import BadServer
+from diachunk.testing.faults import StallAfter, always
 from diachunk.testing.recording_flow import RecordingFlow
 from diachunk.testing.servers import Nginx
 from diachunk.testing.source_contract import SourceContract
@@ -38,7 +40,7 @@ class OverNginx(SourceContract):
 
     @pytest.fixture(autouse=True)
     def _stopping(self) -> Iterator[None]:
-        self.servers: list[Nginx] = []
+        self.servers: list[Nginx | BadServer] = []
         yield
         for server in self.servers:
             server.close()
@@ -56,6 +58,10 @@ class OverNginx(SourceContract):
 
     def make_source(self, root: Path) -> Source:
         return HttpOrigin(self.serve(root).url, SourceContext())
+
+    def make_stalled_source(self, root: Path) -> Source | None:
+        self.servers.append(BadServer(root, always(StallAfter(70_000))))
+        return HttpOrigin(self.servers[-1].url, SourceContext())
 
 
 class TestHttpOrigin(OverNginx):

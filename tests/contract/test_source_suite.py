@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,18 +117,64 @@ class ShowsItsSecret(Simple):
     label = "https://user:sEcret@host"
 
 
+class Blocks(Simple):
+    """Waits for bytes that never come, and may be woken."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.woken = threading.Event()
+
+    def copy(self, data: bytes, view: memoryview, flow: Flow) -> None:
+        flow.on_cancel(self.woken.set)
+        assert self.woken.wait(30.0)
+        flow.slice_bytes()
+
+
+class BlocksForGood(Blocks):
+    def copy(self, data: bytes, view: memoryview, flow: Flow) -> None:
+        assert self.woken.wait(30.0)
+        flow.slice_bytes()
+
+    def close(self) -> None:
+        self.woken.set()
+
+
+class IsWokenInVain(BlocksForGood):
+    def copy(self, data: bytes, view: memoryview, flow: Flow) -> None:
+        flow.on_cancel(lambda: None)
+        super().copy(data, view, flow)
+
+
+class EndsAsIfAllWereWell(Blocks):
+    def copy(self, data: bytes, view: memoryview, flow: Flow) -> None:
+        flow.on_cancel(self.woken.set)
+        assert self.woken.wait(30.0)
+
+
 class Suite(SourceContract):
     secrets = ("sEcret",)
 
-    def __init__(self, make: Callable[[Path], Source]) -> None:
+    def __init__(
+        self, make: Callable[[Path], Source], make_stalled: Callable[[Path], Source] = Blocks
+    ) -> None:
         self.make = make
+        self.make_stalled = make_stalled
 
     def make_source(self, root: Path) -> Source:
         return self.make(root)
 
+    def make_stalled_source(self, root: Path) -> Source:
+        return self.make_stalled(root)
+
 
 def test_the_suite_accepts_a_good_source(tmp_path: Path) -> None:
     run_suite(Suite(Simple), tmp_path)
+
+
+@pytest.mark.parametrize("make", [Simple, BlocksForGood, IsWokenInVain, EndsAsIfAllWereWell])
+def test_the_suite_refuses_one_that_is_not_woken(make: Callable[[Path], Source], tmp_path: Path) -> None:
+    with pytest.raises(AssertionError):
+        run_suite(Suite(Simple, make), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from pathlib import Path
 from random import Random
 from typing import ClassVar
 
+import pytest
+
 from diachunk.digest import digest_of
 from diachunk.limits import CHUNK_BYTES, KiB
 from diachunk.manifest import ChunkList
@@ -29,6 +31,8 @@ from diachunk.testing.recording_flow import RecordingFlow, fault_of
 
 _GUARD = b"\xa5" * 64
 _PATIENCE_S = 20.0
+_BLOCKS_S = 0.7
+_WOKEN_S = 3.0
 
 
 def _bytes_of(name: str, size: int) -> bytes:
@@ -76,19 +80,28 @@ class SourceContract:
         """A source that serves the files below `root`, which lie there as `<component>/<path>`."""
         raise NotImplementedError
 
+    def make_stalled_source(self, root: Path) -> Source | None:
+        """The same, but the other end falls silent in the midst of the first file, its connection open. None where no
+        read can block for long; nobody then sees whether one is woken.
+        """
+        return None
+
     # --- helpers -------------------------------------------------------------------------------------------
 
     def _where(self, root: Path, blob: int) -> Path:
         facts = self.work.blobs[blob]
         return root / facts.component / facts.path
 
-    @contextmanager
-    def _serving(self, root: Path, change: Callable[[Path], object] | None = None) -> Iterator[Source]:
-        """The source over all files, after `change` was made to the file of blob 0."""
+    def _write(self, root: Path) -> None:
         for number, facts in enumerate(self.work.blobs):
             path = self._where(root, number)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(_content(facts))
+
+    @contextmanager
+    def _serving(self, root: Path, change: Callable[[Path], object] | None = None) -> Iterator[Source]:
+        """The source over all files, after `change` was made to the file of blob 0."""
+        self._write(root)
         if change:
             change(self._where(root, 0))
         source = self.make_source(root)
@@ -245,6 +258,34 @@ class SourceContract:
             threading.Thread(target=fill, daemon=True).start()
             assert done.wait(_PATIENCE_S), "still reads long after close"
             assert not wrong, wrong
+            source.close()
+
+    def test_a_read_that_blocks_ends_when_it_is_woken(self, tmp_path: Path) -> None:
+        self._write(tmp_path)
+        source = self.make_stalled_source(tmp_path)
+        if source is None:
+            pytest.skip("no make_stalled_source: nobody sees whether a read that blocks is woken")
+        flow, done = RecordingFlow(self.slack_bytes), threading.Event()
+        ended: list[BaseException | None] = []
+
+        def fill() -> None:
+            run = self.work.run(0, 1)
+            try:
+                source.fill(run, 0, memoryview(bytearray(run.size)), flow)
+                ended.append(None)
+            except BaseException as error:  # noqa: BLE001 - told on the test's own thread
+                ended.append(error)
+            done.set()
+
+        threading.Thread(target=fill, daemon=True).start()
+        try:
+            assert not done.wait(_BLOCKS_S), f"does not block: {ended}"
+            flow.stopped = SourceFault(Fault.CANCELLED, "")
+            assert flow.wake is not None, "a read blocks, and nothing was registered that wakes it"
+            flow.wake()
+            assert done.wait(_WOKEN_S), "still blocks long after it was woken"
+            assert isinstance(ended[0], SourceFault), f"ended with {ended[0]!r}"
+        finally:
             source.close()
 
     # --- what people see -----------------------------------------------------------------------------------
