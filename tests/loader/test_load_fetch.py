@@ -19,7 +19,6 @@ from diachunk.limits import MiB
 from diachunk.testing.bad_server import BadServer
 from diachunk.testing.faults import Drip, always
 from diachunk.testing.hub import Hub
-from diachunk.transfer.progress import Notice
 from fixtures import damage
 from fixtures.checkpoints import Checkpoint, assert_store_is_right
 from fixtures.settings import QUICK, write_config
@@ -255,11 +254,29 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pa
 def test_a_component_of_a_recipe_is_loaded_though_nothing_of_it_was_fetched_before(
     recipe: tuple[Path, Hub], home: Path
 ) -> None:
-    told: list[LoadEvent] = []
-    loaded = load(recipe[0], "vocoder", home=home, fetch=True, progress=told.append)
-    assert_same(loaded, {"v": torch.ones(3)})
-    assert any(isinstance(each, Notice) and "model, vocoder" in each.text for each in told)
-    assert_same(load(recipe[0], "model", home=home), weights())
+    file, hub = recipe
+    assert_same(load(file, "vocoder", home=home, fetch=True), {"v": torch.ones(3)})
+    assert not any("lab/model" in each.path for each in hub.requests), "nothing else is fetched"
+    asked = len(hub.requests)
+    assert_same(load(file, "vocoder", home=home), {"v": torch.ones(3)})
+    assert len(hub.requests) == asked
+    with pytest.raises(UsageError, match=r"not fetched here yet; of it, lab/dia@main\.vocoder is") as caught:
+        load(file, "model", home=home)
+    assert f"diachunk fetch {file} --component model" in caught.value.hint
+
+
+def test_every_way_to_load_takes_a_part_and_the_whole_when_it_is_here(
+    recipe: tuple[Path, Hub], home: Path
+) -> None:
+    file, hub = recipe
+    assert dict(stream(file, "vocoder", home=home, fetch=True))["v"].shape == (3,)
+    whole = diachunk.fetch(file, home=home).manifest
+    hub.close()
+    module = torch.nn.ParameterDict({"v": torch.nn.Parameter(torch.zeros(3))})
+    load_into(module, file, "vocoder", home=home)
+    assert torch.equal(module["v"], torch.ones(3))
+    diachunk.rm([f"{whole.name}@main.vocoder"], home=home)
+    assert_same(load(file, "vocoder", home=home, fetch=True), {"v": torch.ones(3)})
 
 
 @pytest.mark.parametrize("component", [None, "vocodr"])

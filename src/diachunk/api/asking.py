@@ -6,7 +6,10 @@ from diachunk.api.context import Context
 from diachunk.api.trust.admission import admit, known_of
 from diachunk.api.trust.naming import Choice, How, Offer, choose, newer
 from diachunk.digest import Digest
+from diachunk.errors import ManifestError
 from diachunk.manifest import Manifest
+from diachunk.manifest.parts import part_of_manifest
+from diachunk.manifest.recipe import Recipe
 from diachunk.manifest.stated import StatedCheckpoint
 from diachunk.manifest.statement import Statement
 
@@ -57,13 +60,24 @@ def offers_of(name: str, revision: str, context: Context) -> list[Offer]:
     return [Offer(each.address, How(each.how), each.id, each.manifest) for each in found]
 
 
-def offers_of_stated(stated: StatedCheckpoint, context: Context) -> list[Offer]:
-    """The same for a recipe's name, and for manifests that claim to be of its very files, under whatever name."""
+def offers_of_stated(stated: StatedCheckpoint, recipe: Recipe, context: Context) -> list[Offer]:
+    """The same for a recipe's name, and for manifests that claim to be of its very files, under whatever name; for a
+    part also what is said of it by those who have the whole.
+    """
     if context.sharing is None:
         return []
     statement = Statement.of(stated.walk(), private=stated.private)
     found = context.sharing.refs(stated.name, stated.revision, statement)
-    return [Offer(each.address, How(each.how), each.id, each.manifest) for each in found]
+    offers = [Offer(each.address, How(each.how), each.id, each.manifest) for each in found]
+    if recipe.whole is not None:
+        for offer in offers_of(recipe.whole.name, recipe.whole.revision, context):
+            try:
+                cut = part_of_manifest(offer.manifest, recipe) if offer.manifest is not None else None
+            except ManifestError:
+                continue  # it has none of these components
+            if cut is not None:
+                offers.append(Offer(offer.address, offer.how, cut.id, cut))
+    return offers
 
 
 def _take(choice: Choice, context: Context, whence: str) -> Manifest | None:

@@ -15,6 +15,7 @@ from diachunk.digest import Digest
 from diachunk.errors import os_errors
 from diachunk.manifest import Manifest
 from diachunk.manifest.outline import Outline
+from diachunk.manifest.parts import whole_of
 from diachunk.store.blobs import Presence
 from diachunk.store.catalog import Catalog
 from diachunk.store.collect import Collected, Collector
@@ -34,6 +35,7 @@ class Held:
         names: local names that stand for it, NAME@REVISION; may be empty.
         present_bytes: of the files that are complete here.
         used_at: seconds since the epoch.
+        part_of: NAME@REVISION of which this calls itself a part (manifest/parts.py), or "".
     """
 
     id: Digest
@@ -45,6 +47,7 @@ class Held:
     present_bytes: int
     used_at: float
     catalog: Catalog = field(repr=False, compare=False)
+    part_of: str = ""
 
     @property
     def hex_id(self) -> str:
@@ -128,6 +131,7 @@ def ls(home: Home = None) -> Listing:
             _present_bytes(store, outline, own),
             store.catalog.used_at(outline.id),
             store.catalog,
+            part_of(outline),
         )
 
     # Mapped, so that no variable keeps the text of one manifest in memory while the next is read.
@@ -137,6 +141,12 @@ def ls(home: Home = None) -> Listing:
     return Listing(
         str(store.root), tuple(held), disk_bytes + unfinished, store.layout.free_bytes(), unfinished
     )
+
+
+def part_of(checkpoint: Manifest | Outline) -> str:
+    """NAME@REVISION of which it calls itself a part: some components of a recipe alone; "" if of nothing."""
+    whole = whole_of(checkpoint.revision, [each.name for each in checkpoint.components])
+    return f"{checkpoint.name}@{whole}" if whole else ""
 
 
 def _present_bytes(store: Store, outline: Outline, own: dict[str, int]) -> int:
@@ -228,8 +238,15 @@ def rm(targets: Several, *, home: Home = None) -> tuple[list[Manifest], Collecte
     manifests = [resolve(text, context, local=True).manifest for text in several(targets)]
     notes = _take_out(context, manifests)
     collected = _collector(context).collect(removing=manifests)
-    collected.notes += notes
+    collected.notes += [*notes, *_parts_left(context, manifests)]
     return manifests, collected
+
+
+def _parts_left(context: Context, removed: Iterable[Manifest]) -> list[str]:
+    """Tells of checkpoints that are parts of what was removed: they keep files of it here."""
+    refs = {each.ref for each in removed}
+    left = (each for each in context.store.catalog.outlines() if part_of(each) in refs)
+    return [f"{each.name}@{each.revision}, a part of it, stays here, and so do its files" for each in left]
 
 
 def _take_out(context: Context, manifests: Iterable[Manifest]) -> list[str]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from diachunk.api.asking import offers_of_stated
 from diachunk.api.context import Context
 from diachunk.api.foreign.claims import adopt_known
-from diachunk.api.recipes import Pick, remember, state_or_drawn
+from diachunk.api.parts import choose, keep_closed, refuse_unknown
+from diachunk.api.recipes import Pick, recipe_key, remember
 from diachunk.api.several import several
 from diachunk.api.sharing import Sharing, Sociable, named, sharing_or_new
 from diachunk.api.targets import By, Resolved, Upstream, look_up
@@ -19,6 +20,7 @@ from diachunk.api.trust.stated import draw_in_company
 from diachunk.config import Config
 from diachunk.errors import TransferIncomplete, TrustError, UsageError
 from diachunk.manifest import Manifest
+from diachunk.manifest.recipe import Recipe
 from diachunk.manifest.stated import StatedCheckpoint
 from diachunk.store.blobs import Presence
 from diachunk.transfer.assemble import First, Report, wanted
@@ -92,7 +94,8 @@ def fetch(
         target: NAME[@REV], an id or a unique prefix of 8 or more, a manifest or recipe file, a manifest's URL,
             `hub:ORG/REPO[@REV]`; or what `plan` said of one, which is then not looked up again.
         origins: URL prefixes, templates or directories, asked besides the manifest's own.
-        components: only these; all by default.
+        components: only these; all by default. Of a recipe that was not fetched here yet they become a checkpoint of
+            their own (docs/recipes.md).
         include, exclude: of `hub:ORG/REPO`, which files: names or patterns such as "*.json"; all by default.
         to: put the files into this directory instead of the store.
         force: with `to`, replace files there that differ and that diachunk did not put there.
@@ -205,24 +208,35 @@ def _manifest(order: _Order, context: Context, progress: Listener) -> tuple[Mani
     """The manifest, and what it took to draw it from a recipe, if that was necessary."""
     found = order.found
     if not isinstance(found, Upstream) and found.manifest is not None:
+        if isinstance(found, Plan) and found.recipe is not None:
+            context.store.catalog.set_drawn(recipe_key(found.recipe), found.manifest.id)
         return found.manifest, None
     recipe = found.recipe
     assert recipe is not None
-    stated = found.stated if isinstance(found, Plan) else None
-    known = stated or state_or_drawn(recipe, context, progress)
+    known: StatedCheckpoint | Manifest | None = found.stated if isinstance(found, Plan) else None
+    if known is None:
+        choice = choose(recipe, order.components, context, progress)
+        recipe, known = choice.recipe, choice.known
     if isinstance(known, Manifest):
+        _check_pin(known, context)
         return known, None
-    refuse_parts(known, order.components)
+    return _drawn(recipe, known, order, context, progress)
+
+
+def _drawn(
+    recipe: Recipe, stated: StatedCheckpoint, order: _Order, context: Context, progress: Listener
+) -> tuple[Manifest, Report]:
+    keep_closed(recipe, stated, context)
     manifest, report = draw_in_company(
-        known,
-        lambda: offers_of_stated(known, context),
+        stated,
+        lambda: offers_of_stated(stated, recipe, context),
         context,
         origins=order.origins,
         max_down_bps=order.max_down_bps,
         listener=progress,
     )
     _check_pin(manifest, context)
-    remember(recipe, known, manifest, context)
+    remember(recipe, stated, manifest, context)
     return manifest, report
 
 
@@ -233,17 +247,6 @@ def _check_pin(manifest: Manifest, context: Context) -> None:
         raise TrustError(
             f"{manifest.ref} is pinned to {pinned[:16]}…, but its recipe yields {manifest.hex_id[:16]}…",
             hint="the files were changed at their source, or the pin is of another version",
-        )
-
-
-def refuse_parts(stated: StatedCheckpoint, components: frozenset[str]) -> None:
-    """A manifest is of the whole checkpoint, so the first fetch of a recipe is as well."""
-    names = [each.name for each in stated.components]
-    _refuse_unknown(stated.ref, names, components)
-    if components and not components >= set(names):
-        raise UsageError(
-            f"{stated.ref} was not fetched here yet: its first fetch is of all its components",
-            hint=f"leave --component out ({', '.join(names)}), or write a recipe with that component alone",
         )
 
 
@@ -260,15 +263,8 @@ def _in_all(report: Report, drawing: Report | None) -> Report:
 
 def chosen_of(manifest: Manifest, components: Iterable[str]) -> frozenset[str] | None:
     chosen = frozenset(several(components))
-    _refuse_unknown(manifest.ref, [component.name for component in manifest.components], chosen)
+    refuse_unknown(manifest.ref, [component.name for component in manifest.components], chosen)
     return chosen or None
-
-
-def _refuse_unknown(ref: str, known: list[str], chosen: frozenset[str]) -> None:
-    for name in sorted(chosen):
-        if name not in known:
-            names = ", ".join(each or '""' for each in known)
-            raise UsageError(f"{ref} has no component {name!r:.96}", hint=f"it has: {names}")
 
 
 def _settle(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import shlex
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,13 +79,15 @@ class Placed:
         return tuple(file for place in self.places for file in place.files)
 
 
-def _resolved(target: str, context: Context) -> Manifest:
+def _resolved(target: str, context: Context, components: Sequence[str]) -> Manifest:
     try:
-        return resolve(target, context, local=True).manifest
+        return resolve(target, context, local=True, components=components).manifest
     except UsageError as error:
         if "was not fetched here yet" not in error.message:
             raise
-        raise UsageError(error.message, hint=f"diachunk fetch {target} --place") from error
+        words = [word for each in components for word in ("--component", each)]
+        hint = shlex.join(("diachunk", "fetch", target, *words, "--place"))
+        raise UsageError(error.message, hint=hint) from error
 
 
 def place(
@@ -118,9 +121,12 @@ def place(
         IntegrityError: bytes are not what the manifest says of them.
     """
     context = Context.make(home)
-    manifest = target if isinstance(target, Manifest) else _resolved(os.fspath(target), context)
     into = (into,) if isinstance(into, str | os.PathLike) else tuple(into)
     components = (components,) if isinstance(components, str) else tuple(components)
+    if isinstance(target, Manifest):
+        manifest = target
+    else:
+        manifest = _resolved(os.fspath(target), context, components)
     if undo:
         return undo_manifest(context, manifest, into, components=components)
     return place_manifest(

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from diachunk.api.context import Context
 from diachunk.api.drafting import local_parts
-from diachunk.api.fetching import chosen_of, refuse_parts
+from diachunk.api.fetching import chosen_of
 from diachunk.api.foreign.claims import adopt_known
-from diachunk.api.recipes import Pick, state_or_drawn
+from diachunk.api.parts import choose, recipe_of
+from diachunk.api.recipes import NOTHING_PICKED, Pick
 from diachunk.api.several import several
 from diachunk.api.sharing import Sharing
 from diachunk.api.targets import By, Resolved, Upstream, look_up
 from diachunk.config import Config
 from diachunk.manifest import Manifest
+from diachunk.manifest.recipe import Recipe
 from diachunk.manifest.stated import StatedCheckpoint
 from diachunk.transfer.assemble import wanted
 from diachunk.transfer.plan import Plan, plan_components, plan_stated
@@ -43,16 +46,55 @@ def plan(
         UsageError, ManifestError, StoreError, TransferIncomplete: as fetch.
     """
     context = Context.make(home, settings).with_sharing(sharing)
-    found = look_up(os.fspath(target), context, pick=Pick.of(include, exclude))
-    named = tuple(dict.fromkeys((*several(origins), *context.config.origins)))
-    if isinstance(found, Upstream):
-        known = state_or_drawn(found.recipe, context, progress)
-        if not isinstance(known, Manifest):
-            refuse_parts(known, frozenset(several(components)))
-            return _plan_recipe(known, found, context, named, to)
-        found = Resolved(known, found.by)
-    manifest = found.manifest
-    chosen = chosen_of(manifest, components)
+    pick = Pick.of(include, exclude)
+    wish = Wish(os.fspath(target), several(origins), several(components), pick, to)
+    return plan_for(wish, context, progress)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a plan is to be made for: arguments of `plan`.
+
+    Attributes:
+        part: of a recipe, the components that make the checkpoint, whatever else is here; () for all. None: what has
+            `components`.
+    """
+
+    target: str
+    origins: tuple[str, ...] = ()
+    components: tuple[str, ...] = ()
+    pick: Pick = NOTHING_PICKED
+    to: str | os.PathLike[str] | None = None
+    part: tuple[str, ...] | None = None
+
+
+def plan_for(wish: Wish, context: Context, progress: Listener = silent) -> Plan:
+    """See `plan`."""
+    found = look_up(wish.target, context, pick=wish.pick)
+    if wish.part and isinstance(found, Resolved) and found.by is By.NAME and not found.moves_name:
+        whole = recipe_of(found.manifest, context)
+        found = found if whole is None else Upstream(whole, By.NAME)
+    named = tuple(dict.fromkeys((*wish.origins, *context.config.origins)))
+    if not isinstance(found, Upstream):
+        return _plan_manifest(wish, found, None, context, named, progress)
+    components = wish.components if wish.part is None else wish.part
+    choice = choose(found.recipe, components, context, progress, alone=wish.part is not None)
+    found = Upstream(choice.recipe, found.by)
+    if not isinstance(choice.known, Manifest):
+        return _plan_recipe(choice.known, found, context, named, wish.to)
+    return _plan_manifest(wish, Resolved(choice.known, found.by), choice.recipe, context, named, progress)
+
+
+def _plan_manifest(
+    wish: Wish,
+    found: Resolved,
+    recipe: Recipe | None,
+    context: Context,
+    named: tuple[str, ...],
+    progress: Listener,
+) -> Plan:
+    manifest, to = found.manifest, wish.to
+    chosen = chosen_of(manifest, wish.components)
     destination = context.destination(to, force=True)
     files = wanted(manifest, chosen, merged=destination.merges_equal_files)
     adopt_known(context, files, progress)
@@ -67,6 +109,7 @@ def plan(
         tuple(dict.fromkeys((*named, *_upstreams(manifest), *manifest.origins))),
         found.by is By.NAME,
         found.url,
+        recipe=recipe,
         moves_name=found.moves_name,
     )
 

@@ -53,6 +53,9 @@ class Pick:
         return bool(self.include or self.exclude)
 
 
+NOTHING_PICKED = Pick()
+
+
 def hub_recipe(text: str, pick: Pick) -> Recipe:
     """The recipe that `hub:ORG/REPO[@REV]` stands for: the repository, or what of it is wanted, under its own name.
 

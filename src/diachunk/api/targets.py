@@ -6,6 +6,7 @@ import enum
 import os
 import re
 import shlex
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,8 @@ from urllib.parse import unquote
 
 from diachunk.api.context import Context, bundled_manifests
 from diachunk.api.nearby import unknown
-from diachunk.api.recipes import HUB_SCHEME, Pick, bundled_recipes, drawn, hub_recipe, read_recipe
+from diachunk.api.parts import here_of, not_fetched, recipe_called
+from diachunk.api.recipes import HUB_SCHEME, NOTHING_PICKED, Pick, drawn, hub_recipe, read_recipe
 from diachunk.digest import Digest, is_git_id, parse_digest
 from diachunk.errors import (
     DiachunkError,
@@ -75,11 +77,14 @@ class Upstream:
     by: By
 
 
-def resolve(text: str, context: Context, *, local: bool = False) -> Resolved:
+def resolve(
+    text: str, context: Context, *, local: bool = False, components: Collection[str] = ()
+) -> Resolved:
     """Finds the manifest that TARGET stands for; of a recipe, the one that it became here.
 
     Args:
         local: for verbs that only look at what is here: a name also finds a stored manifest that bears it.
+        components: these are wanted: of a recipe, a part that has them will do. A name alone never means a part.
 
     Raises:
         UsageError: nothing here goes by that target; says what would.
@@ -91,21 +96,21 @@ def resolve(text: str, context: Context, *, local: bool = False) -> Resolved:
     if isinstance(found, Resolved):
         return found
     manifest = drawn(found.recipe, context)
+    if manifest is None and components:
+        manifest = here_of(found.recipe, frozenset(components), context)
     if manifest is None and (local or found.by is By.HUB):
         recipe = found.recipe
         bare = found.by is By.HUB and "@" not in text
         bearing = _bearing(recipe.name, recipe.revision, context, local=bare)
         manifest = context.store.catalog.get(bearing[0]) if len(bearing) == 1 else None
     if manifest is None:
-        hint = "`diachunk ls` lists what is here" if local else f"diachunk fetch {text}"
-        raise UsageError(f"{text} was not fetched here yet", hint=hint)
+        raise not_fetched(text, found.recipe, context, local=local)
     return Resolved(manifest, found.by)
 
 
-_ALL = Pick()
-
-
-def look_up(text: str, context: Context, *, local: bool = False, pick: Pick = _ALL) -> Resolved | Upstream:
+def look_up(
+    text: str, context: Context, *, local: bool = False, pick: Pick = NOTHING_PICKED
+) -> Resolved | Upstream:
     """Finds what TARGET stands for; of a repository, the files that are picked. See `resolve`."""
     if "\0" in text:
         raise UsageError("a target cannot hold a NUL character")
@@ -228,19 +233,19 @@ def _by_name(text: str, context: Context, *, local: bool) -> Resolved | Upstream
                 return Resolved(newer, By.NAME, moves_name=True)
         return Resolved(catalog.get(found), By.NAME)
     pinned = context.config.pins.get(f"{name}@{revision}")
-    recipes = [each for each in bundled_recipes() if (each.name, each.revision) == (name, revision)]
+    recipe = recipe_called(name, revision)
     bundled = {
         each.id: each for each in bundled_manifests() if (each.name, each.revision) == (name, revision)
     }
     if pinned is not None:
         wanted = bytes.fromhex(pinned)
-        if recipes and wanted not in bundled and wanted not in catalog.ids():
-            return Upstream(recipes[0], By.NAME)  # what it becomes is compared with the pin
+        if recipe is not None and wanted not in bundled and wanted not in catalog.ids():
+            return Upstream(recipe, By.NAME)  # what it becomes is compared with the pin
         return Resolved(bundled.get(wanted) or _of_id(wanted, context), By.NAME)
     if bundled:
         return Resolved(next(iter(bundled.values())), By.NAME)
-    if recipes:
-        return Upstream(recipes[0], By.NAME)
+    if recipe is not None:
+        return Upstream(recipe, By.NAME)
     bearing = _bearing(name, revision, context, local=local and "@" not in text)
     if local and len(bearing) == 1:
         return Resolved(catalog.get(bearing[0]), By.NAME)

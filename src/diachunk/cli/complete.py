@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -12,6 +13,7 @@ from diachunk.errors import UsageError
 if TYPE_CHECKING:
     from diachunk.api.context import Context
     from diachunk.manifest import Manifest
+    from diachunk.manifest.recipe import Recipe
 
 
 def offer(*words: str) -> Callable[[str], list[str]]:
@@ -57,15 +59,25 @@ def complete_component(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def _components(word: str) -> list[str]:
     """Names of the components, if `word` is a target."""
-    from diachunk.api.recipes import bundled_recipes
-
     try:
-        for recipe in bundled_recipes():  # said without its having been fetched
-            if word in (recipe.ref, recipe.name):
-                return [each.name for each in recipe.components if each.name]
+        if (recipe := _recipe(word)) is not None:  # said without its having been fetched
+            return [each.name for each in recipe.components if each.name]
         return [each.name for each in _manifest(word).components if each.name]
     except Exception:  # noqa: BLE001 - as above
         return []
+
+
+def _recipe(word: str) -> Recipe | None:
+    from diachunk.api.parts import recipe_called
+    from diachunk.api.recipes import read_recipe
+    from diachunk.manifest.names import parse_ref
+
+    if word.endswith(".toml"):
+        return read_recipe(Path(word))
+    try:
+        return recipe_called(*parse_ref(word))
+    except UsageError:  # a path, an id
+        return None
 
 
 def _manifest(target: str) -> Manifest:

@@ -50,6 +50,7 @@ def ls(as_json: Json = False) -> None:
                 "total_bytes": held.total_bytes,
                 "present_bytes": held.present_bytes,
                 "complete": held.complete,
+                "part_of": held.part_of,
                 "used_at": round(held.used_at, 3),
             }
             for held in listing.held
@@ -62,6 +63,8 @@ def _row(held: Held, now: float) -> tuple[str, ...]:
     # What came from the Hub is called by the target that was typed.
     short = text.ref(held.ref)
     name = ", ".join(map(text.ref, held.names)) or (f"hub:{short}" if short != held.ref else f"({held.ref})")
+    if held.part_of:
+        name = f"{name}, a part of {text.ref(held.part_of)}"
     return (
         text.size(held.total_bytes),
         text.percent(held.present_bytes, held.total_bytes),

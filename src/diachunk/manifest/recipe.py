@@ -76,11 +76,16 @@ class RecipeComponent:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Which upstream files make a checkpoint."""
+    """Which upstream files make a checkpoint.
+
+    Attributes:
+        whole: of a part (manifest/parts.py), the recipe that it is a part of; None otherwise.
+    """
 
     name: str
     revision: str
     components: tuple[RecipeComponent, ...]
+    whole: Recipe | None = None
 
     @property
     def ref(self) -> str:

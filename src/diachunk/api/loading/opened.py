@@ -12,12 +12,9 @@ from typing import TYPE_CHECKING, Self
 from diachunk.api.context import Context
 from diachunk.api.loading.files import StoreFiles
 from diachunk.api.loading.options import LoadSettings
-from diachunk.api.recipes import drawn
 from diachunk.api.targets import Upstream, look_up, resolve
 from diachunk.errors import Interrupted, LoadError, UsageError
 from diachunk.manifest import Component, Manifest
-from diachunk.manifest.recipe import Recipe
-from diachunk.transfer.progress import Notice
 
 if TYPE_CHECKING:
     import torch
@@ -56,34 +53,22 @@ class Opened:
         if isinstance(found, Upstream):
             if self.settings.fetch:
                 # Nobody knows its chunks yet: there is nothing to follow until it is here.
-                self._start_fetch(self._part_of(found.recipe, component)).wait()
+                names = [each.name for each in found.recipe.components]
+                component = _choose_name(found.recipe.ref, names, component)
+                self._start_fetch(component).wait()
+            wanted = (component,) if component else ()
             try:
-                resolved = resolve(self._text, self._context, local=True)
+                resolved = resolve(self._text, self._context, local=True, components=wanted)
             except UsageError as error:
                 if self.settings.fetch:
                     raise
-                what = shlex.join(("diachunk", "fetch", self._text))
+                words = ("--component", component) if component else ()
+                what = shlex.join(("diachunk", "fetch", self._text, *words))
                 raise UsageError(
                     error.message, hint=f"`{what}`, or load with fetch=True (--fetch)"
                 ) from error
             return resolved.manifest, resolved.url
         return found.manifest, found.url
-
-    def _part_of(self, recipe: Recipe, component: str | None) -> str:
-        """What of a recipe to fetch: the component, or "" for all of one that has no manifest here yet.
-
-        Raises:
-            UsageError: no such component. Said now, and not after gigabytes were fetched.
-        """
-        known = drawn(recipe, self._context)
-        if known is not None:
-            return choose_component(known, component).name
-        names = [each.name for each in recipe.components]
-        _choose_name(recipe.ref, names, component)
-        if len(names) > 1:
-            what = f"{recipe.ref} was not fetched here yet: its first fetch is of all its components"
-            self.settings.progress(Notice(f"{what} ({', '.join(names)})"))
-        return ""
 
     def _make_files(self, manifest: Manifest, url: str) -> StoreFiles:
         name, settings = self.component.name, self.settings

@@ -50,7 +50,8 @@ class Entry:
 
     Attributes:
         target: as the project file names it; with `--include PATTERN`s behind it where it wants some files only.
-        total_bytes, files: of the whole checkpoint, also where the project wants some components only.
+        total_bytes, files: of the whole checkpoint, also where the project wants some components only; of a recipe
+            these are a checkpoint of their own.
     """
 
     target: str
@@ -85,6 +86,19 @@ class Entry:
         if repository is None or self.target.partition(" ")[0].partition("@")[0] != f"hub:{repository}":
             return ""
         return f"hub:{repository}@{dict(self.upstreams[0].facts)['commit']}"
+
+    def check_name(self, name: str, revision: str) -> None:
+        """Whether a recipe that was not fetched here yet, or a part of one, can be what was locked.
+
+        Raises:
+            TrustError: it is called otherwise, so its id is another one.
+        """
+        if (name, revision) != (self.name, self.revision):
+            raise TrustError(
+                f"{self.target} is locked to {self.hex_id}, which is {self.name}@{self.revision} "
+                f"({self.total_bytes:,} bytes), but {name}@{revision} is what is wanted of it now",
+                hint="`diachunk fetch --update` takes that and rewrites the lock",
+            )
 
     def check_upstreams(self, found: Mapping[str, Mapping[str, Any]]) -> None:
         """Whether a recipe that was not fetched here yet can be what was locked.
