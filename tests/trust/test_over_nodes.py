@@ -22,7 +22,7 @@ from diachunk.testing import faults
 from diachunk.testing.hub_faults import Part
 from fixtures.checkpoints import tree
 from fixtures.command_line import COMMAND
-from fixtures.hub_world import VOCODER, hub_serving, noise, vocoder_files
+from fixtures.hub_world import MODEL, VOCODER, hub_serving, noise, two_parts, vocoder_files
 from fixtures.signing_keys import Keys, needs_ssh_keygen
 
 pytestmark = [needs_ssh_keygen, pytest.mark.loopback, pytest.mark.usefixtures("quick")]
@@ -142,3 +142,24 @@ def test_a_recipe_that_a_machine_has_comes_from_there_while_upstream_gives_nothi
         assert second.manifest.hex_id == first.id
         assert second.report.fetched_bytes == second.manifest.total_bytes
     assert (second.directory / "codec" / "codec.bin").read_bytes() == vocoder_files()["codec.bin"]
+
+
+@pytest.mark.parametrize("there", ["the whole", "the part"])
+def test_a_part_of_a_recipe_comes_from_a_machine_that_has_the_whole_or_the_part(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str
+) -> None:
+    with hub_serving(monkeypatch, {MODEL: {"model.bin": b"m" * 90_000}, VOCODER: vocoder_files()}) as hub:
+        recipe = two_parts(tmp_path)
+        if there == "the part":
+            theirs = diachunk.fetch(recipe, components=["vocoder"], home=tmp_path / "first").manifest
+        else:
+            theirs = diachunk.publish([recipe], home=tmp_path / "first").manifest
+        hub.fail(Part.CDN, faults.Status(503))
+        hub.fail(Part.RESOLVE, faults.Status(503))
+        with serving(tmp_path / "first") as address:
+            ours = diachunk.fetch(recipe, components=["vocoder"], peers=[address], home=home)
+        assert ours.manifest.ref == "lab/two@main.vocoder"
+        assert (ours.manifest.id == theirs.id) == (there == "the part")
+        assert ours.report.fetched_bytes == ours.manifest.total_bytes
+        assert Store.open(home).catalog.ids() == [ours.manifest.id], "no claim of theirs about the rest stays"
+    assert (ours.directory / "vocoder" / "codec.bin").read_bytes() == vocoder_files()["codec.bin"]

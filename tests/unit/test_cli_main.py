@@ -265,6 +265,11 @@ def test_completion_offers_names_and_components(tmp_path: Path) -> None:
     assert complete("diachunk rm z") == ["zoo"]
     assert complete("diachunk fetch zoo --component ") == ["model", "vocoder"]
     assert complete("diachunk fetch --to x zoo -c v") == ["vocoder"]
+    assert complete("diachunk fetch dia-1.6b -c v") == ["vocoder"], "though nobody fetched it yet"
+    assert complete("diachunk fetch dia-1.6b@main.vocoder -c ") == ["vocoder"]
+    recipe = tmp_path / "lab.toml"
+    recipe.write_text('name = "lab/r"\n[[component]]\nname = "codec"\nhub = "lab/codec"\n')
+    assert complete(f"diachunk fetch {recipe} -c ") == ["codec"]
     assert complete("diachunk fe") == ["fetch"]
 
 

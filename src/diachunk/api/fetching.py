@@ -208,7 +208,7 @@ def _manifest(order: _Order, context: Context, progress: Listener) -> tuple[Mani
     """The manifest, and what it took to draw it from a recipe, if that was necessary."""
     found = order.found
     if not isinstance(found, Upstream) and found.manifest is not None:
-        if isinstance(found, Plan) and found.recipe is not None:
+        if isinstance(found, Plan) and found.recipe is not None and found.recipe.whole is not None:
             context.store.catalog.set_drawn(recipe_key(found.recipe), found.manifest.id)
         return found.manifest, None
     recipe = found.recipe

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diachunk.api.context import Context
-from diachunk.api.recipes import bundled_recipes, drawn, recipe_key, state_or_drawn
-from diachunk.errors import TrustError, UsageError
+from diachunk.api.recipes import bundled_recipes, drawn, read_recipe, recipe_key, state_or_drawn
+from diachunk.errors import ManifestError, TrustError, UsageError
 from diachunk.manifest import Manifest
-from diachunk.manifest.model import RULE
+from diachunk.manifest.model import DEFAULT_REVISION, RULE
 from diachunk.manifest.parts import part_named, part_of, part_of_manifest
 from diachunk.manifest.recipe import Recipe
 from diachunk.manifest.stated import StatedCheckpoint
@@ -144,6 +145,27 @@ def recipe_called(name: str, revision: str) -> Recipe | None:
             if found is not None:
                 return found
     return None
+
+
+def recipe_at(target: str) -> Recipe | None:
+    """The recipe that a target is, by its name or as a file; None for any other target, `hub:` included. Asks nobody.
+
+    Raises:
+        UsageError, ManifestError: no such file, or no recipe.
+    """
+    if target.endswith(".toml"):
+        return read_recipe(Path(target))
+    name, _, revision = target.partition("@")
+    return recipe_called(name, revision or DEFAULT_REVISION)
+
+
+def components_of_recipe(target: str) -> tuple[str, ...]:
+    """Names of the components, where a target is a recipe that can be read; () otherwise."""
+    try:
+        recipe = recipe_at(target)
+    except (UsageError, ManifestError):
+        return ()
+    return tuple(each.name for each in recipe.components) if recipe is not None else ()
 
 
 def recipe_of(manifest: Manifest, context: Context) -> Recipe | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,7 +12,6 @@ from diachunk.errors import UsageError
 if TYPE_CHECKING:
     from diachunk.api.context import Context
     from diachunk.manifest import Manifest
-    from diachunk.manifest.recipe import Recipe
 
 
 def offer(*words: str) -> Callable[[str], list[str]]:
@@ -59,25 +57,14 @@ def complete_component(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def _components(word: str) -> list[str]:
     """Names of the components, if `word` is a target."""
+    from diachunk.api.parts import recipe_at
+
     try:
-        if (recipe := _recipe(word)) is not None:  # said without its having been fetched
+        if (recipe := recipe_at(word)) is not None:  # said without its having been fetched
             return [each.name for each in recipe.components if each.name]
         return [each.name for each in _manifest(word).components if each.name]
     except Exception:  # noqa: BLE001 - as above
         return []
-
-
-def _recipe(word: str) -> Recipe | None:
-    from diachunk.api.parts import recipe_called
-    from diachunk.api.recipes import read_recipe
-    from diachunk.manifest.names import parse_ref
-
-    if word.endswith(".toml"):
-        return read_recipe(Path(word))
-    try:
-        return recipe_called(*parse_ref(word))
-    except UsageError:  # a path, an id
-        return None
 
 
 def _manifest(target: str) -> Manifest:

@@ -38,7 +38,7 @@ class Plan:
     Attributes:
         manifest: what it fetches; None for a recipe whose chunks are not known yet (`draft`).
         stated: what upstream says of such a recipe; None otherwise.
-        recipe: the recipe itself, then.
+        recipe: the recipe itself, or the part of it that was chosen; also where the manifest of that is known.
         components: the same figures, one component at a time.
         total_bytes: of all files, equal files counted once; the sum of a fetch's progress deltas.
         present_bytes: of these, proven and in place; `reuse_bytes`: here, in other files; `fetch_bytes`: neither.

@@ -87,19 +87,6 @@ class Entry:
             return ""
         return f"hub:{repository}@{dict(self.upstreams[0].facts)['commit']}"
 
-    def check_name(self, name: str, revision: str) -> None:
-        """Whether a recipe that was not fetched here yet, or a part of one, can be what was locked.
-
-        Raises:
-            TrustError: it is called otherwise, so its id is another one.
-        """
-        if (name, revision) != (self.name, self.revision):
-            raise TrustError(
-                f"{self.target} is locked to {self.hex_id}, which is {self.name}@{self.revision} "
-                f"({self.total_bytes:,} bytes), but {name}@{revision} is what is wanted of it now",
-                hint="`diachunk fetch --update` takes that and rewrites the lock",
-            )
-
     def check_upstreams(self, found: Mapping[str, Mapping[str, Any]]) -> None:
         """Whether a recipe that was not fetched here yet can be what was locked.
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from diachunk.api.sets.lockfile import Entry, read_lock, write_lock
-from diachunk.errors import StoreError, UsageError
+from diachunk.errors import StoreError, TrustError, UsageError
 from diachunk.manifest import Manifest
+from diachunk.manifest.parts import whole_of
+from diachunk.transfer.plan import Plan
 
 _TOLD = 4
+_UPDATE = "`diachunk fetch --update` takes what is wanted now and rewrites the lock"
 
 
 class Locking(enum.Enum):
@@ -81,6 +84,40 @@ class ProjectLock:
         """
         if self._trouble is not None and self._mode is Locking.UPDATE:
             raise self._trouble
+
+
+def check_stored(entry: Entry, manifest: Manifest, wanted: Iterable[str]) -> None:
+    """Whether a manifest that is here is what was locked; and if that is a part of a recipe, whether it has the
+    components that are wanted now.
+
+    Raises:
+        TrustError: it is another one, or lacks some of them.
+    """
+    entry.check(manifest)
+    names = [each.name for each in manifest.components]
+    lacking = [each for each in wanted if each not in names]
+    if lacking and whole_of(manifest.revision, names):
+        raise TrustError(
+            f"{entry.target} is locked to {entry.hex_id}, which is {manifest.ref}, without {', '.join(lacking)}",
+            hint=_UPDATE,
+        )
+
+
+def check_planned(entry: Entry, plan: Plan) -> None:
+    """Whether what is to be fetched is what was locked, as far as that can be told before.
+
+    Raises:
+        TrustError: it is something else; says how much the locked one is.
+    """
+    if plan.manifest is not None:
+        return entry.check(plan.manifest)
+    if (plan.name, plan.revision) != (entry.name, entry.revision):
+        raise TrustError(
+            f"{entry.target} is locked to {entry.hex_id}, which is {entry.name}@{entry.revision} "
+            f"({entry.total_bytes:,} bytes), but {plan.ref} is what is wanted of it now",
+            hint=_UPDATE,
+        )
+    return entry.check_upstreams(plan.upstreams)
 
 
 def _check_covers(path: Path, found: dict[str, Entry] | None, targets: Sequence[str]) -> None:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Self
 
 from diachunk.api.context import Context
 from diachunk.api.fetching import Snapshot, fetch
+from diachunk.api.parts import components_of_recipe
 from diachunk.api.planning import Wish, plan_for
 from diachunk.api.recipes import NOTHING_PICKED, Pick
 from diachunk.api.sets.checkpoint_set import NothingNamed, Planned, PreloadPlan
 from diachunk.api.sets.lockfile import Entry
-from diachunk.api.sets.locking import Locking, ProjectLock
+from diachunk.api.sets.locking import Locking, ProjectLock, check_planned, check_stored
 from diachunk.api.sets.placing import Taken, fitting
 from diachunk.api.sharing import Sharing, Sociable
 from diachunk.config import Config, load_config
@@ -138,7 +139,7 @@ class Preloader:
             manifest = catalog.get(entry.id)
         except (UsageError, StoreError):  # not here, or damaged: the target has to give it
             return self._plan_from_target(wanted, entry)
-        entry.check(manifest)
+        check_stored(entry, manifest, self._part(wanted) or components_of_recipe(wanted.locator))
         plan = self._plan_of(wanted, entry.hex_id)
         # As if asked for by its name, unless that stands for another checkpoint here by now.
         free = catalog.ref(manifest.name, manifest.revision) in (None, entry.id)
@@ -152,11 +153,7 @@ class Preloader:
                 f"locked to {entry.hex_id}, which is not here and cannot be had: {error.message}",
                 hint=error.hint,
             ) from error
-        if plan.manifest is not None:
-            entry.check(plan.manifest)
-        else:
-            entry.check_name(plan.name, plan.revision)
-            entry.check_upstreams(plan.upstreams)
+        check_planned(entry, plan)
         return plan
 
     def _plan_of(self, wanted: WantedCheckpoint, target: str) -> Plan:
