@@ -113,6 +113,18 @@ def test_of_branches_the_part_follows_its_own(hub: Hub, home: Path, tmp_path: Pa
     assert diachunk.fetch(recipe, components=["vocoder"], home=home).manifest.id == second.manifest.id
 
 
+def test_of_a_whole_that_moved_on_upstream_nothing_more_is_fetched_than_was_asked_for(
+    hub: Hub, home: Path, tmp_path: Path
+) -> None:
+    recipe = two_parts(tmp_path)
+    fetched(recipe, home)
+    hub.add(MODEL, {**model_files(), "more.bin": noise("more", 200_000)})
+    hub.add(VOCODER, {**vocoder_files(), "config.json": b"another\n"})
+    part = fetched(recipe, home, "vocoder")
+    assert part.manifest.ref == PART
+    assert part.report.fetched_bytes == len(b"another\n")
+
+
 # --- a part and the whole, in every order --------------------------------------------------------------------
 
 
@@ -264,8 +276,26 @@ def test_of_a_pinned_name_no_part_is_taken_that_nobody_can_compare(
     both = replace(config, pins={whole.ref: whole.hex_id, PART: part.hex_id})
     assert diachunk.fetch(shipped, components=["vocoder"], settings=both).manifest.id == part.id
     wrong = replace(config, home=tmp_path / "third", pins={whole.ref: whole.hex_id, PART: "0" * 64})
-    with pytest.raises(TrustError, match="is pinned to"):
-        diachunk.fetch(shipped, components=["vocoder"], settings=wrong)
+    for there in (wrong, replace(both, pins=wrong.pins)):  # drawn now, or before it was pinned
+        with pytest.raises(TrustError, match="is pinned to"):
+            diachunk.fetch(shipped, components=["vocoder"], settings=there)
+
+
+def test_a_manifest_that_only_claims_to_be_a_part_is_not_taken_for_it(
+    hub: Hub, home: Path, tmp_path: Path
+) -> None:
+    recipe = three(tmp_path, hub)
+    evil = tree(tmp_path / "evil", {"vocoder/codec.bin": b"evil", "voices/anna.bin": b"evil"})
+    sources = [f"{each}={evil / each}" for each in ("vocoder", "voices")]
+    for revision in ("main.vocoder", "main.vocoder.voices"):
+        diachunk.publish(sources, name="lab/three", revision=revision, home=home)
+    part = fetched(recipe, home, "vocoder")
+    assert_is(part, in_parts(vocoder=vocoder_files()), home)
+    with pytest.raises(UsageError) as caught:
+        diachunk.show(str(recipe), home=home)
+    assert caught.value.message.endswith("of it, lab/three@main.vocoder is"), "and not the claim of two"
+    assert fetched(recipe, home, "voices").path("voices/anna.bin").read_bytes() != b"evil"
+    assert diachunk.show("lab/three@main.vocoder", home=home)[0].id != part.manifest.id, "the name is taken"
 
 
 # --- looking after it ----------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import diachunk
 from diachunk.api.sets.checkpoint_set import PreloadFailed
 from diachunk.api.sets.preloading import plan_preload, preload
 from diachunk.errors import DiachunkError, TrustError
+from diachunk.store.store import Store
 from diachunk.testing.hub import Hub
 from fixtures.command_line import run
 from fixtures.hub_world import MODEL, VOCODER, hub_serving, two_parts
@@ -110,6 +111,27 @@ def test_a_lock_of_a_part_is_kept_to_where_only_the_whole_is_here(
     hub.close()
     assert preload(locking="exact", home=other)[TARGET].manifest.id == part.id
     assert diachunk.fetch(TARGET, components=["vocoder"], home=other).manifest.revision == "main"
+
+
+def test_what_was_made_of_the_whole_stays_when_that_is_removed(hub: Hub, directory: Path) -> None:
+    wanting(directory, ["vocoder"])
+    whole = diachunk.fetch(TARGET).manifest
+    part = preload()[TARGET].manifest
+    diachunk.rm([whole.hex_id])
+    hub.close()
+    assert diachunk.fetch(TARGET, components=["vocoder"]).manifest.id == part.id
+
+
+def test_a_part_of_what_took_a_credential_is_private_as_well(
+    hub: Hub, directory: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.private[VOCODER] = "hf_s3cret"
+    monkeypatch.setenv("HF_TOKEN", "hf_s3cret")
+    wanting(directory, ["vocoder"])
+    diachunk.fetch(TARGET, home=home)
+    part = preload(home=home)[TARGET].manifest
+    assert part.revision == "main.vocoder"
+    assert Store.open(home).catalog.is_private(part.id)
 
 
 def test_of_a_name_that_stands_for_the_whole_here_it_is_the_same(

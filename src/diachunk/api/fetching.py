@@ -11,14 +11,14 @@ from pathlib import Path
 from diachunk.api.asking import offers_of_stated
 from diachunk.api.context import Context
 from diachunk.api.foreign.claims import adopt_known
-from diachunk.api.parts import choose, keep_closed, refuse_unknown
+from diachunk.api.parts import check_pin, choose, keep_closed, refuse_unknown
 from diachunk.api.recipes import Pick, recipe_key, remember
 from diachunk.api.several import several
 from diachunk.api.sharing import Sharing, Sociable, named, sharing_or_new
 from diachunk.api.targets import By, Resolved, Upstream, look_up
 from diachunk.api.trust.stated import draw_in_company
 from diachunk.config import Config
-from diachunk.errors import TransferIncomplete, TrustError, UsageError
+from diachunk.errors import TransferIncomplete, UsageError
 from diachunk.manifest import Manifest
 from diachunk.manifest.recipe import Recipe
 from diachunk.manifest.stated import StatedCheckpoint
@@ -218,7 +218,6 @@ def _manifest(order: _Order, context: Context, progress: Listener) -> tuple[Mani
         choice = choose(recipe, order.components, context, progress)
         recipe, known = choice.recipe, choice.known
     if isinstance(known, Manifest):
-        _check_pin(known, context)
         return known, None
     return _drawn(recipe, known, order, context, progress)
 
@@ -235,19 +234,9 @@ def _drawn(
         max_down_bps=order.max_down_bps,
         listener=progress,
     )
-    _check_pin(manifest, context)
+    check_pin(manifest, context)
     remember(recipe, stated, manifest, context)
     return manifest, report
-
-
-def _check_pin(manifest: Manifest, context: Context) -> None:
-    """A name pinned in the settings stands for that id, whatever its recipe yields."""
-    pinned = context.config.pins.get(manifest.ref)
-    if pinned is not None and pinned != manifest.hex_id:
-        raise TrustError(
-            f"{manifest.ref} is pinned to {pinned[:16]}…, but its recipe yields {manifest.hex_id[:16]}…",
-            hint="the files were changed at their source, or the pin is of another version",
-        )
 
 
 def _in_all(report: Report, drawing: Report | None) -> Report:

@@ -41,10 +41,19 @@ def choose(
 
     Raises:
         UsageError: it has no such component. Before anybody is asked.
-        TrustError: the settings pin the whole, which is not here.
+        TrustError: the settings pin another one, or the whole, which is not here.
         UsageError, TransferIncomplete, ManifestError: as `recipes.state`.
     """
     refuse_unknown(recipe.ref, [each.name for each in recipe.components], components)
+    choice = _choice(recipe, components, context, listener, alone)
+    if isinstance(choice.known, Manifest):
+        check_pin(choice.known, context)
+    return choice
+
+
+def _choice(
+    recipe: Recipe, components: Collection[str], context: Context, listener: Listener, alone: bool
+) -> Choice:
     part = part_of(recipe, components) if components else recipe
     if part.whole is None:
         return Choice(part, state_or_drawn(part, context, listener))
@@ -125,6 +134,16 @@ def _out_of_the_whole(part: Recipe, context: Context) -> Manifest | None:
     if whole.chunking != RULE or context.store.catalog.is_private(whole.id):
         return None
     return part_of_manifest(whole, part)
+
+
+def check_pin(manifest: Manifest, context: Context) -> None:
+    """A name pinned in the settings stands for that id, whatever its recipe yields."""
+    pinned = context.config.pins.get(manifest.ref)
+    if pinned is not None and pinned != manifest.hex_id:
+        raise TrustError(
+            f"{manifest.ref} is pinned to {pinned[:16]}…, but its recipe yields {manifest.hex_id[:16]}…",
+            hint="the files were changed at their source, or the pin is of another version",
+        )
 
 
 def _refuse_pinned(part: Recipe, whole: Recipe, context: Context) -> None:
