@@ -263,6 +263,8 @@ def test_a_component_of_a_recipe_is_loaded_though_nothing_of_it_was_fetched_befo
     with pytest.raises(UsageError, match=r"not fetched here yet; of it, lab/dia@main\.vocoder is") as caught:
         load(file, "model", home=home)
     assert f"diachunk fetch {file} --component model" in caught.value.hint
+    with pytest.raises(UsageError, match="has several components"):
+        load(file, home=home)
 
 
 def test_every_way_to_load_takes_a_part_and_the_whole_when_it_is_here(

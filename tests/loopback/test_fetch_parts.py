@@ -18,8 +18,10 @@ from diachunk.testing.hub import Hub
 from fixtures.checkpoints import tree
 from fixtures.command_line import run
 from fixtures.hub_world import (
+    MIB,
     MODEL,
     VOCODER,
+    RecipeProcess,
     assert_is,
     hub_serving,
     in_parts,
@@ -216,6 +218,18 @@ def test_into_a_directory_a_part_lies_as_it_does_of_the_whole(
     assert (shown / "model" / "plain.bin").read_bytes() == model_files()["plain.bin"]
 
 
+def test_a_part_and_the_whole_side_by_side_take_one_copy(hub: Hub, recipe: Path, home: Path) -> None:
+    hub.slow_down(24 * MIB, of="*")
+    with RecipeProcess(recipe, home) as process:
+        process.wait_for_bytes(1 * MIB)
+        part = diachunk.fetch(recipe, components=["vocoder"], home=home)
+        code, said = process.end()
+    assert code == 0, said
+    assert_is(part, in_parts(vocoder=vocoder_files()), home)
+    assert hub.bytes_sent("codec.bin") < 1.5 * len(vocoder_files()["codec.bin"])
+    assert diachunk.show(str(recipe), home=home)[0].ref == "lab/two@main"
+
+
 # --- names ---------------------------------------------------------------------------------------------------
 
 
@@ -347,6 +361,11 @@ def test_place_finds_the_part_by_the_component(recipe: Path, home: Path, tmp_pat
     with pytest.raises(UsageError, match="not fetched here yet") as caught:
         diachunk.place(recipe, components=["model"], into=[shown], home=home)
     assert caught.value.hint == f"diachunk fetch {recipe} --component model --place"
+    fetched(recipe, home)
+    with pytest.raises(UsageError, match="nothing of lab/two@main was placed") as caught:
+        diachunk.place(recipe, undo=True, home=home)
+    assert caught.value.hint == f"diachunk place {PART} --undo"
+    assert diachunk.place(PART, undo=True, home=home).removed
 
 
 # --- what is private stays so --------------------------------------------------------------------------------

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from diachunk.api.context import Context
+from diachunk.api.parts import called_part_of, parts_called
 from diachunk.api.several import Several, several
 from diachunk.api.targets import resolve
 from diachunk.digest import Digest
 from diachunk.errors import os_errors
 from diachunk.manifest import Manifest
 from diachunk.manifest.outline import Outline
-from diachunk.manifest.parts import whole_of
 from diachunk.store.blobs import Presence
 from diachunk.store.catalog import Catalog
 from diachunk.store.collect import Collected, Collector
@@ -131,7 +131,7 @@ def ls(home: Home = None) -> Listing:
             _present_bytes(store, outline, own),
             store.catalog.used_at(outline.id),
             store.catalog,
-            part_of(outline),
+            called_part_of(outline),
         )
 
     # Mapped, so that no variable keeps the text of one manifest in memory while the next is read.
@@ -141,12 +141,6 @@ def ls(home: Home = None) -> Listing:
     return Listing(
         str(store.root), tuple(held), disk_bytes + unfinished, store.layout.free_bytes(), unfinished
     )
-
-
-def part_of(checkpoint: Manifest | Outline) -> str:
-    """NAME@REVISION of which it calls itself a part: some components of a recipe alone; "" if of nothing."""
-    whole = whole_of(checkpoint.revision, [each.name for each in checkpoint.components])
-    return f"{checkpoint.name}@{whole}" if whole else ""
 
 
 def _present_bytes(store: Store, outline: Outline, own: dict[str, int]) -> int:
@@ -244,9 +238,8 @@ def rm(targets: Several, *, home: Home = None) -> tuple[list[Manifest], Collecte
 
 def _parts_left(context: Context, removed: Iterable[Manifest]) -> list[str]:
     """Tells of checkpoints that are parts of what was removed: they keep files of it here."""
-    refs = {each.ref for each in removed}
-    left = (each for each in context.store.catalog.outlines() if part_of(each) in refs)
-    return [f"{each.name}@{each.revision}, a part of it, stays here, and so do its files" for each in left]
+    left = [f"{each.name}@{each.revision}" for whole in removed for each in parts_called(whole.ref, context)]
+    return [f"{each}, a part of it, stays here, and so do its files" for each in left]
 
 
 def _take_out(context: Context, manifests: Iterable[Manifest]) -> list[str]:

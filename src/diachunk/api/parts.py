@@ -12,7 +12,8 @@ from diachunk.api.recipes import bundled_recipes, drawn, read_recipe, recipe_key
 from diachunk.errors import ManifestError, TrustError, UsageError
 from diachunk.manifest import Manifest
 from diachunk.manifest.model import DEFAULT_REVISION, RULE
-from diachunk.manifest.parts import part_named, part_of, part_of_manifest
+from diachunk.manifest.outline import Outline
+from diachunk.manifest.parts import part_named, part_of, part_of_manifest, whole_of
 from diachunk.manifest.recipe import Recipe
 from diachunk.manifest.stated import StatedCheckpoint
 
@@ -212,3 +213,14 @@ def keep_closed(recipe: Recipe, stated: StatedCheckpoint, context: Context) -> N
     for file in stated.walk():
         if file.component in closed:
             catalog.mark_private(file.key)
+
+
+def called_part_of(checkpoint: Manifest | Outline) -> str:
+    """NAME@REVISION of which a checkpoint calls itself a part; "" if of nothing. A claim, to be shown."""
+    whole = whole_of(checkpoint.revision, [each.name for each in checkpoint.components])
+    return f"{checkpoint.name}@{whole}" if whole else ""
+
+
+def parts_called(ref: str, context: Context) -> list[Outline]:
+    """What calls itself a part of a checkpoint here."""
+    return [each for each in context.store.catalog.outlines() if called_part_of(each) == ref]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diachunk.api.context import Context
+from diachunk.api.parts import parts_called
 from diachunk.api.targets import resolve
 from diachunk.digest import Digest
 from diachunk.errors import StoreError, UsageError
@@ -199,7 +200,13 @@ def undo_manifest(
         damaged = f"{records.path(manifest.id)} cannot be read: what was placed stays where it is"
         return Placed(manifest, notices=(damaged,))
     if not placements:
-        raise UsageError(f"nothing of {manifest.ref} was placed{' there' if roots else ''}")
+        shown = [
+            f"{each.name}@{each.revision}"
+            for each in parts_called(manifest.ref, context)
+            if records.get(each.id)
+        ]
+        hint = shlex.join(("diachunk", "place", shown[0], "--undo")) if shown else ""
+        raise UsageError(f"nothing of {manifest.ref} was placed{' there' if roots else ''}", hint=hint)
     undoers = [Undoer(context.store, manifest.id, each) for each in placements]
     with records.placing(lambda: _clean(undoers)):
         done = [undoer.undo(lambda put: put.component in chosen) for undoer in undoers]

@@ -29,8 +29,8 @@ def show(
 ) -> None:
     """Show a checkpoint: its files, and what is here."""
     import diachunk
-    from diachunk.api.care import part_of
     from diachunk.api.context import Context
+    from diachunk.api.parts import called_part_of
     from diachunk.api.trust.telling import standing
     from diachunk.manifest import encode
 
@@ -55,7 +55,7 @@ def show(
         signed_by=None if trust.signed is None else trust.signed.principal,
         serial=None if trust.signed is None else trust.signed.serial,
         private=trust.private,
-        part_of=part_of(manifest),
+        part_of=called_part_of(manifest),
         components=[
             {
                 "name": component.name,
@@ -93,11 +93,11 @@ def _head(manifest: Manifest, presence: _Presences, trust: Standing) -> list[str
     files = text.count(len(presence), "file")
     chunks = text.count(manifest.chunk_count, "chunk")
     here = _here(manifest, presence)
-    from diachunk.api.care import part_of
+    from diachunk.api.parts import called_part_of
 
     rows = [
         ("id", manifest.hex_id),
-        *(("part of", text.ref(whole)) for whole in (part_of(manifest),) if whole),
+        *(("part of", text.ref(whole)) for whole in (called_part_of(manifest),) if whole),
         (
             "size",
             f"{text.size(manifest.total_bytes)} in {files}, {chunks}",

@@ -51,10 +51,10 @@ class Opened:
             )
         found = look_up(self._text, self._context, local=True)
         if isinstance(found, Upstream):
+            names = [each.name for each in found.recipe.components]
+            component = _choose_name(found.recipe.ref, names, component)
             if self.settings.fetch:
                 # Nobody knows its chunks yet: there is nothing to follow until it is here.
-                names = [each.name for each in found.recipe.components]
-                component = _choose_name(found.recipe.ref, names, component)
                 self._start_fetch(component).wait()
             wanted = (component,) if component else ()
             try:
