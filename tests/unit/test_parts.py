@@ -66,6 +66,25 @@ def test_every_part_has_a_revision_that_a_manifest_takes(revision: str, names: l
     assert found != part_revision(revision, [*names, "x"])
 
 
+@given(
+    WORDS,
+    st.lists(
+        st.sampled_from(["a", "b", "a.b", "b.a", "c-d", "A1", "part-0"]), min_size=2, max_size=7, unique=True
+    ),
+    st.data(),
+)
+def test_different_parts_have_different_revisions_and_are_found_by_what_is_spelled(
+    revision: str, names: list[str], data: st.DataObject
+) -> None:
+    recipe = recipe_of(*names, revision=revision)
+    chosen = st.sets(st.sampled_from(names), min_size=1)
+    one, two = part_of(recipe, data.draw(chosen)), part_of(recipe, data.draw(chosen))
+    assert (one.revision == two.revision) == (one.components == two.components)
+    if one.whole is not None:
+        spelled = one.revision == ".".join((revision, *(each.name for each in one.components)))
+        assert part_named(recipe, one.revision) == (one if spelled else None)
+
+
 def test_what_it_is_a_part_of_is_read_from_its_revision_and_its_components() -> None:
     assert whole_of("main.vocoder", ["vocoder"]) == "main"
     assert whole_of("v1.2.a.b", ["a", "b"]) == "v1.2"
