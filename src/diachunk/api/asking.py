@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from diachunk.api.context import Context
 from diachunk.api.trust.admission import admit, known_of
 from diachunk.api.trust.naming import Choice, How, Offer, choose, newer
@@ -70,14 +72,21 @@ def offers_of_stated(stated: StatedCheckpoint, recipe: Recipe, context: Context)
     found = context.sharing.refs(stated.name, stated.revision, statement)
     offers = [Offer(each.address, How(each.how), each.id, each.manifest) for each in found]
     if recipe.whole is not None:
-        for offer in offers_of(recipe.whole.name, recipe.whole.revision, context):
-            try:
-                cut = part_of_manifest(offer.manifest, recipe) if offer.manifest is not None else None
-            except ManifestError:
-                continue  # it has none of these components
-            if cut is not None:
-                offers.append(Offer(offer.address, offer.how, cut.id, cut))
+        offers += _offers_of_part(recipe, offers_of(recipe.whole.name, recipe.whole.revision, context))
     return offers
+
+
+def _offers_of_part(part: Recipe, offers: Iterable[Offer]) -> Iterator[Offer]:
+    cuts: dict[Digest, Manifest | None] = {}  # most offer the same, and its chunks may be very many
+    for offer in offers:
+        if offer.manifest is not None and offer.id not in cuts:
+            try:
+                cuts[offer.id] = part_of_manifest(offer.manifest, part)
+            except ManifestError:
+                cuts[offer.id] = None  # it has none of these components
+        cut = cuts.get(offer.id)
+        if cut is not None:
+            yield Offer(offer.address, offer.how, cut.id, cut)
 
 
 def _take(choice: Choice, context: Context, whence: str) -> Manifest | None:
