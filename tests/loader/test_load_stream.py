@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ import torch
 from torch import nn
 
 from diachunk.api.loading import stream as load_stream
-from diachunk.api.loading.access import safe_open
 from diachunk.api.loading.load import (
     LoadDone,
     LoadEvent,
@@ -29,15 +27,14 @@ from diachunk.api.loading.load import (
 )
 from diachunk.api.loading.opened import Opened
 from diachunk.api.loading.options import LoadSettings, Verify
-from diachunk.errors import IntegrityError, Interrupted, UsageError
-from diachunk.limits import CHUNK_BYTES, MiB
+from diachunk.errors import IntegrityError, Interrupted
+from diachunk.limits import MiB
 from diachunk.loader import stream as streams
 from diachunk.loader.events import LoadListener, silent
-from diachunk.loader.landing import Landing
 from diachunk.loader.lanes import Pipeline
 from fixtures import damage
 from fixtures.checkpoints import Checkpoint
-from fixtures.tensors import assert_same, blob_of, cut_anywhere, next_tick, pth, safetensors, stored, weights
+from fixtures.tensors import assert_same, blob_of, next_tick, safetensors, stored, weights
 
 FILE = "model/model.safetensors"
 
@@ -312,62 +309,6 @@ def test_the_report_says_where_the_time_went_and_how_much_memory_it_took(tmp_pat
     assert report.lanes > 0
     assert report.result_bytes * 2 == report.total_bytes == 64_000_000
     assert report.host_peak_bytes >= report.host_before_bytes > 0
-
-
-# --- by name ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("format_", ["safetensors", "pth"])
-def test_safe_open_gives_tensors_by_name(tmp_path: Path, home: Path, format_: str) -> None:
-    own = {
-        "a": torch.randn(3 * CHUNK_BYTES // 4),
-        "b": torch.arange(12).reshape(3, 4),
-        "[odd]*": torch.ones(2),
-    }
-    data = safetensors(own, {"x": "y"}) if format_ == "safetensors" else pth(own)
-    held = stored(tmp_path / "files", home, {f"model/model.{format_}": data})
-    with safe_open(held.target, "model", framework="pt", device="cpu", home=home, verify="always") as file:
-        assert sorted(file.keys()) == sorted(own)
-        for name in file.keys():  # noqa: SIM118 - it is no dict, and this is how callers write it
-            assert torch.equal(file.get_tensor(name), own[name])
-        assert torch.equal(file.get_slice("b")[1:, 2], own["b"][1:, 2])
-        assert file.get_slice("b").get_shape() == [3, 4]
-        with pytest.raises(UsageError, match="'c'"):
-            file.get_tensor("c")
-
-
-def test_safe_open_notices_damage_where_it_is_read(tmp_path: Path, home: Path) -> None:
-    own = {"a": torch.randn(500_000), "b": torch.randn(500_000)}
-    held = stored(tmp_path / "files", home, {FILE: safetensors(own)})
-    next_tick(home)
-    damage.flip(blob_of(held, home, FILE), 3 * MiB)
-    with safe_open(held.target, home=home) as file:
-        assert torch.equal(file.get_tensor("a"), own["a"])
-        with pytest.raises(IntegrityError, match="holds b"):
-            file.get_tensor("b")
-
-
-def test_one_tensor_of_many_costs_no_look_at_the_others(
-    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else whoever takes all of them one by one pays for the square of their number."""
-    tensors = {f"t.{number}": torch.full((1000,), float(number)) for number in range(300)}
-    held = cut_anywhere(
-        tmp_path / "cut", home, "m.safetensors", safetensors(tensors), itertools.cycle([4000])
-    )
-    looks = 0
-    whole = Landing.storages_in
-
-    def counted(self: Landing, file: int, start: int, end: int) -> list[int]:
-        nonlocal looks
-        looks += 1
-        return whole(self, file, start, end)
-
-    monkeypatch.setattr(Landing, "storages_in", counted)
-    with safe_open(held.target, home=home, verify="always") as file:
-        for name in ("t.0", "t.150", "t.299"):
-            assert torch.equal(file.get_tensor(name), tensors[name])
-    assert 0 < looks < 40
 
 
 def test_events_of_a_load_come_from_the_gpu_that_is_current_for_the_caller(

@@ -80,6 +80,12 @@ def short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def to_format(dtype: torch.dtype) -> str:
+    """ "BF16", as safetensors says; its name in torch where the format has no such dtype."""
+    name = short(dtype)
+    return next((word for word, torchs in _FORMAT.items() if torchs == name), name)
+
+
 def of_format(word: str, name: str) -> torch.dtype:
     """The torch dtype of a safetensors word.
 

@@ -150,6 +150,15 @@ class Loading:
         job.check_unchanged()
         return next(tensor for found, tensor in job.tensors() if found == name)
 
+    def outline(self, name: str) -> tuple[tuple[int, ...], torch.dtype]:
+        """The shape and dtype that this tensor will have. Reads nothing.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
+        view = self._only(name).views[0]
+        return view.shape, self._request.wanted.becomes_of(view)
+
     def _only(self, name: str) -> Layout:
         contents = self.contents
         if self._views is None:

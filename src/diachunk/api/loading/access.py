@@ -42,6 +42,7 @@ class safe_open:  # noqa: N801 - the name that callers know
         settings = LoadSettings(device=device, dtype=dtype, verify=verify, home=home)
         self._opened = Opened(target, component, settings)
         self._loading = self._opened.loading(by_name=True)
+        self._closed = False
 
     def keys(self) -> list[str]:
         """The names of all tensors, in the order of the files."""
@@ -58,16 +59,24 @@ class safe_open:  # noqa: N801 - the name that callers know
         """One tensor.
 
         Raises:
-            UsageError: there is none of that name.
+            UsageError: there is none of that name, or this is closed.
             LoadError, IntegrityError: see `load`.
         """
+        if self._closed:
+            raise UsageError(f"{self._opened.label} is closed", hint="ask within the `with` block")
         return self._loading.one(name)
 
     def get_slice(self, name: str) -> TensorSlice:
-        """Part of a tensor: `get_slice(name)[2:4]`. The tensor's chunks are read and verified as a whole."""
-        return TensorSlice(self, name)
+        """Part of a tensor: `get_slice(name)[2:4]`. The tensor's chunks are then read and verified as a whole; for
+        its shape and dtype nothing is read.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
+        return TensorSlice(self, name, *self._loading.outline(name))
 
     def close(self) -> None:
+        self._closed = True
         self._loading.close()
         self._opened.close()
 
@@ -86,12 +95,21 @@ class safe_open:  # noqa: N801 - the name that callers know
 class TensorSlice:
     """What `get_slice` gives."""
 
-    def __init__(self, file: safe_open, name: str) -> None:
+    def __init__(self, file: safe_open, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         self._file = file
         self._name = name
+        self._shape = shape
+        self._dtype = dtype
 
     def get_shape(self) -> list[int]:
-        return list(self._file.get_tensor(self._name).shape)
+        """The tensor's shape, as torch has it."""
+        return list(self._shape)
+
+    def get_dtype(self) -> str:
+        """The dtype that the tensor has when it was read, in the format's words: "BF16"."""
+        from diachunk.loader.dtypes import to_format
+
+        return to_format(self._dtype)
 
     def __getitem__(self, index: Any) -> torch.Tensor:
         return self._file.get_tensor(self._name)[index]
