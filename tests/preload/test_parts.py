@@ -17,6 +17,7 @@ from diachunk.store.store import Store
 from diachunk.testing.hub import Hub
 from fixtures.command_line import run
 from fixtures.hub_world import MODEL, VOCODER, hub_serving, two_parts
+from fixtures.settings import write_config
 
 pytest.importorskip("huggingface_hub")
 pytestmark = [pytest.mark.loopback, pytest.mark.usefixtures("quick")]
@@ -144,6 +145,14 @@ def test_of_a_name_that_stands_for_the_whole_here_it_is_the_same(
     part = preload()["lab/two"].manifest
     assert part.ref == "lab/two@main.vocoder"
     assert preload(locking="exact", home=tmp_path / "fresh")["lab/two"].manifest.id == part.id
+
+
+def test_a_set_without_a_lock_takes_the_whole_where_that_is_here(directory: Path, base: Path) -> None:
+    target = str(directory / "recipe.toml")
+    write_config(base, {}, f'checkpoints = [{{target = "{target}", components = ["vocoder"]}}]')
+    assert preload()[target].manifest.revision == "main.vocoder"
+    whole = diachunk.fetch(target).manifest
+    assert preload()[target].manifest.id == whole.id
 
 
 def test_several_entries_of_one_recipe_have_one_part_between_them(directory: Path) -> None:

@@ -48,7 +48,7 @@ def part_revision(revision: str, names: Sequence[str]) -> str:
 def whole_of(revision: str, names: Sequence[str]) -> str:
     """The revision that one with these components calls itself a part of; "" if it does not, or nobody can tell."""
     for whole in (revision.removesuffix("." + ".".join(names)), revision.rpartition(".part-")[0]):
-        if whole and is_revision(whole) and part_revision(whole, names) == revision:
+        if whole and part_revision(whole, names) == revision:
             return whole
     return ""
 

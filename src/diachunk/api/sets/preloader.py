@@ -164,7 +164,7 @@ class Preloader:
             wanted.components,
             Pick.of(wanted.include, wanted.exclude) if of_hub else NOTHING_PICKED,
             wanted.to,
-            self._part(wanted),
+            self._part(wanted) if self.lock is not None else None,
         )
         return plan_for(wish, Context.make(settings=self.config).with_sharing(self.sharing))
 
