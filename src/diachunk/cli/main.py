@@ -1,4 +1,4 @@
-"""The entry point: the list of verbs, and what becomes of errors and signals. Verbs are one file each.
+"""The entry point: the list of verbs, and what becomes of errors. Verbs are one file each.
 
 Nothing here or at the head of a verb's file imports the library: `diachunk --help` has to be instant.
 """
@@ -6,10 +6,8 @@ Nothing here or at the head of a verb's file imports the library: `diachunk --he
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
-from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -34,6 +32,7 @@ from diachunk.cli import (
 )
 from diachunk.cli import run as run_verb
 from diachunk.cli.options import HELP_NAMES, Command
+from diachunk.cli.stopping import stop_on_signals
 from diachunk.cli.talk import OutputClosed, report_error, to_stderr
 from diachunk.errors import DiachunkError, Interrupted
 from diachunk.version import __version__
@@ -177,8 +176,9 @@ def run() -> NoReturn:
         # taken wherever it stands, so that it can simply be added to the end of a line that failed
         debug = True
         ours.remove("--debug")
-    _stop_on_signals()
-    code = _run(ours + others, debug=debug, as_json="--json" in ours)
+    as_json = "--json" in ours
+    stop_on_signals(as_json=as_json)
+    code = _run(ours + others, debug=debug, as_json=as_json)
     try:
         sys.stdout.flush()
     except OSError:
@@ -245,18 +245,6 @@ def _show_usage(error: Any) -> None:
     context = getattr(error, "ctx", None)
     hint = f"\n  see `{context.command_path} --help`" if context is not None else ""
     to_stderr(f"diachunk: {message[:1].lower()}{message[1:].rstrip('.')}{hint}")
-
-
-def _stop_on_signals() -> None:
-    """SIGTERM and a closed terminal stop as Ctrl-C does. What `nohup` made ignored stays ignored."""
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name)
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _interrupt)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _let_go_of_stdout() -> None:
