@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 from rich.text import Text
 
-from diachunk.cli.load_view import LoadTally, picture
+from diachunk.cli.load_view import LoadTally, picture, show_load
+from diachunk.cli.talk import Talk
 from diachunk.loader.events import LoadPlan, LoadProgress, LoadStatus
 from diachunk.transfer.progress import SourceStatus, Status
 from fixtures import damage
@@ -126,7 +128,7 @@ def test_the_picture_says_that_it_waits_for_the_fetch() -> None:
     fetched, last = lines_of(shown)
     assert fetched.startswith("fetched")
     assert "40%" in fetched
-    assert last == "limited by: origin example.org 50 B/s"
+    assert last == "fetch: about 10 s left; limited by: origin example.org 50 B/s"
 
 
 def test_a_load_where_nothing_comes_says_for_how_long() -> None:
@@ -146,6 +148,32 @@ def test_a_fetch_that_gives_nothing_is_told_with_whom_it_waits_for_and_what_they
     assert tally.explanation() == "nothing for 4 s: waiting for an answer from files.example.org"
     tally.take(Status(100, 0.0, None, "", (SourceStatus("files.example.org", 0.0, 1, 0, "403 Forbidden"),)))
     assert tally.explanation() == "nothing for 4 s: files.example.org: 403 Forbidden"
+
+
+def test_a_load_that_fetches_says_how_long_the_fetch_will_take() -> None:
+    now = 0.0
+    tally = LoadTally(clock=lambda: now)
+    tally.take(Status(600_000_000, 2_000_000.0, 300.0, "the network", ()))
+    limits = "limited by: the network 2.0 MB/s"
+    assert tally.explanation() == f"fetch: about 5 min left; {limits}"
+    assert tally.line() == f"fetched 0%; fetch: about 5 min left; {limits}"
+    assert "fetch: about 5 min left" in lines_of(tally)[-1]
+    tally.take(Status(600_000_000, 2_000_000.0, None, "the network", ()))
+    assert tally.explanation() == limits  # nobody can tell yet
+    tally.take(Status(600_000_000, 2_000_000.0, 300.0, "the network", ()))
+    now = 9.0
+    assert "left" not in tally.explanation()  # nothing comes: an estimate of before is no more one
+    tally.take(LoadProgress(0, "model", fetched_bytes=600_000_000))
+    tally.take(Status(0, 2_000_000.0, 0.0, "the network", ()))
+    assert "left" not in tally.explanation()
+
+
+def test_json_of_a_load_that_fetches_says_how_long_the_fetch_will_take(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with show_load(Talk(as_json=True), lambda talk, plan: None) as listen:
+        listen(Status(600, 2.0, 300.04, "the network", ()))
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["fetch_eta_s"] == 300.0
 
 
 @pytest.mark.parametrize("width", [20, 40, 200])

@@ -64,12 +64,14 @@ class LoadTally:
             yield f"on {self.plan.device}", self.landed, self.plan.total_bytes
 
     def explanation(self) -> str:
-        """What limits, or why nothing comes; and the memory that is in use."""
+        """How long the fetch will take and what limits, or why nothing comes; and the memory that is in use."""
         silent_s = self.clock() - self.gained_at
         parts = []
         if silent_s > SILENT_S:
             parts.append(f"nothing for {int(silent_s)} s: {self._waiting_for()}")
         elif self.fetching is not None and self.fetching.left_bytes:
+            if self.fetching.eta_s is not None:
+                parts.append(f"fetch: {text.about(self.fetching.eta_s)} left")
             parts.append(
                 f"limited by: {self.fetching.limited_by or 'the fetch'} {text.rate(self.fetching.rate_bps)}"
             )
@@ -138,6 +140,7 @@ def _lines(talk: Talk, tell_plan: TellPlan) -> Iterator[LoadListener]:
 
 def _emit(talk: Talk, tally: LoadTally) -> None:
     status = tally.status
+    eta_s = tally.fetching.eta_s if tally.fetching is not None else None
     talk.emit(
         "progress",
         fetched_bytes=tally.fetched,
@@ -145,6 +148,7 @@ def _emit(talk: Talk, tally: LoadTally) -> None:
         verified_bytes=tally.verified,
         done_bytes=tally.landed,
         total_bytes=tally.plan.total_bytes if tally.plan is not None else None,
+        fetch_eta_s=None if eta_s is None else round(eta_s, 1),
         limited_by=status.limited_by if status is not None else "",
         host_bytes=status.host_bytes if status is not None else None,
         device_bytes=status.device_bytes if status is not None else None,
