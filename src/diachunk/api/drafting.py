@@ -8,6 +8,7 @@ from pathlib import Path
 
 from diachunk.api.context import Context
 from diachunk.api.drawing_together import swarm_of
+from diachunk.api.several import several
 from diachunk.api.trust.private import carry_over, mark_on_login
 from diachunk.chunking.cuts import cut_sizes
 from diachunk.chunking.hashes import Hashes
@@ -188,7 +189,7 @@ def open_stated(stated: StatedCheckpoint, context: Context, origins: Iterable[st
             single = len(component.files) == 1 and component.upstream.get("kind") == "url"
             template = mirror if single or "{path}" in mirror else f"{mirror.rstrip('/')}/{{path}}"
             sources.append(open_url(component.name, template, named))
-    texts = (origins,) if isinstance(origins, str) else tuple(origins)
+    texts = several(origins)
     sources += open_origins((*texts, *context.config.origins), (), named)
     return sources
 

@@ -14,7 +14,7 @@ from diachunk.api.foreign.claims import adopt_known
 from diachunk.api.parts import check_pin, choose, keep_closed, refuse_unknown
 from diachunk.api.recipes import Pick, recipe_key, remember
 from diachunk.api.several import several
-from diachunk.api.sharing import Sharing, Sociable, named, sharing_or_new
+from diachunk.api.sharing import Sharing, Sociable, sharing_or_new
 from diachunk.api.targets import By, Resolved, Upstream, look_up
 from diachunk.api.trust.stated import draw_in_company
 from diachunk.config import Config
@@ -121,7 +121,7 @@ def fetch(
             errors.py.
     """
     context = Context.make(home, settings).with_patience(patience_s)
-    how = Sociable(named(peers), share, discover, max_up_bps, linger_s)
+    how = Sociable(several(peers), share, discover, max_up_bps, linger_s)
     with sharing_or_new(sharing, context.config, how, progress) as company:
         context = context.with_sharing(company)
         progress = progress if company is None else company.hearing(progress)
@@ -133,7 +133,7 @@ def fetch(
         order = _Order(
             found,
             frozenset(several(components)),
-            tuple(named(origins)),
+            several(origins),
             to,
             force,
             max_down_bps,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from diachunk.api.context import Context
 from diachunk.api.parts import parts_called
+from diachunk.api.several import several
 from diachunk.api.targets import resolve
 from diachunk.digest import Digest
 from diachunk.errors import StoreError, UsageError
@@ -122,8 +123,8 @@ def place(
         IntegrityError: bytes are not what the manifest says of them.
     """
     context = Context.make(home)
-    into = (into,) if isinstance(into, str | os.PathLike) else tuple(into)
-    components = (components,) if isinstance(components, str) else tuple(components)
+    into = several(into)
+    components = several(components)
     if isinstance(target, Manifest):
         manifest = target
     else:

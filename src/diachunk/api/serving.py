@@ -13,7 +13,8 @@ from typing import Self
 
 from diachunk import values
 from diachunk.api.context import Context
-from diachunk.api.sharing import FIND_S, Sociable, named, node_settings
+from diachunk.api.several import several
+from diachunk.api.sharing import FIND_S, Sociable, node_settings
 from diachunk.config import Config
 from diachunk.errors import DiachunkError, UsageError
 from diachunk.node.node import UP_S, Node
@@ -133,7 +134,7 @@ def serve(
     """
     context = Context.make(home, settings)
     config = context.config
-    how = Sociable(named(peers), share=True, discover=discover, max_up_bps=max_up_bps)
+    how = Sociable(several(peers), share=True, discover=discover, max_up_bps=max_up_bps)
     wanted = config.port if port is None else port
     if not 0 <= wanted < 65536:
         raise UsageError(f"port {wanted}: a port is wanted, 1 to 65535")
@@ -142,7 +143,7 @@ def serve(
             node_settings(config, how),
             host=host,
             ports=(wanted,),
-            allow=(*config.allow, *values.networks("--allow", list(named(allow)))),
+            allow=(*config.allow, *values.networks("--allow", list(several(allow)))),
             serves=True,
         ),
         context.store,
@@ -182,7 +183,7 @@ def peers(
         TrustError: others can read the file with the lab's secret.
     """
     context = Context.make(home, settings)
-    how = Sociable(named(peers), discover=discover)
+    how = Sociable(several(peers), discover=discover)
     node = Node(node_settings(context.config, how), context.store, context.lower_stores)
     node.open()
     try:

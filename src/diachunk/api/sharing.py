@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -263,11 +263,6 @@ def sharing_or_new(
         return
     with Sharing(config, how, listener) as made:
         yield made
-
-
-def named(peers: Iterable[str]) -> tuple[str, ...]:
-    """Peers, or origins, as a caller wrote them: one string is one."""
-    return (peers,) if isinstance(peers, str) else tuple(peers)
 
 
 def node_settings(config: Config, how: Sociable) -> NodeSettings:

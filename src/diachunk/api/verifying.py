@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diachunk.api.context import Context
 from diachunk.api.several import Several, several
-from diachunk.api.sharing import Sociable, named, sharing_or_new
+from diachunk.api.sharing import Sociable, sharing_or_new
 from diachunk.api.targets import resolve
 from diachunk.api.verified import Damage, FileReport, State, VerifyReport
 from diachunk.bitmap import Bitmap
@@ -75,9 +75,9 @@ def verify(
         walk.note_broken_manifests()
     if not repair:
         return walk.report()
-    how = Sociable(named(peers), discover=discover)
+    how = Sociable(several(peers), discover=discover)
     with sharing_or_new(None, context.config, how, progress) as company:
-        return _repair(walk, context.with_sharing(company), named(origins), max_down_bps, progress)
+        return _repair(walk, context.with_sharing(company), several(origins), max_down_bps, progress)
 
 
 def _manifests(targets: Sequence[str], context: Context) -> tuple[list[Manifest], bool]:

@@ -18,6 +18,7 @@ from diachunk.api.sets.checkpoint_set import NothingNamed, Planned, PreloadPlan
 from diachunk.api.sets.lockfile import Entry
 from diachunk.api.sets.locking import Locking, ProjectLock, check_planned, check_stored
 from diachunk.api.sets.placing import Taken, fitting
+from diachunk.api.several import several
 from diachunk.api.sharing import Sharing, Sociable
 from diachunk.config import Config, load_config
 from diachunk.errors import DiachunkError, Interrupted, StoreError, TrustError, UsageError
@@ -77,7 +78,7 @@ class Preloader:
                 hint=f"name some in ./{PROJECT_FILE} or your config.toml: checkpoints = [TARGET, ...]",
             )
         self.max_down_bps = max_down_bps or self.config.max_down_bps
-        self._origins = (origins,) if isinstance(origins, str) else tuple(origins)
+        self._origins = several(origins)
         self._force = force
         self._patience_s = self.config.limits.patience_s if patience_s is None else patience_s
         self.lock = self._open_lock(file, locking)

@@ -10,7 +10,7 @@ from diachunk.api.sets.checkpoint_set import Preloaded, PreloadFailed, PreloadPl
 from diachunk.api.sets.locking import Locking
 from diachunk.api.sets.preloader import Preloader
 from diachunk.api.several import several
-from diachunk.api.sharing import Sociable, named
+from diachunk.api.sharing import Sociable
 from diachunk.errors import DiachunkError, Interrupted
 from diachunk.transfer.progress import Listener, silent
 
@@ -59,7 +59,7 @@ def preload(
         force=force,
         max_down_bps=max_down_bps,
         patience_s=patience_s,
-        company=lambda config: Sociable(named(peers), share, discover, max_up_bps, linger_s),
+        company=lambda config: Sociable(several(peers), share, discover, max_up_bps, linger_s),
         listener=progress,
         home=home,
     )
