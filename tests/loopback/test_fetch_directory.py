@@ -195,12 +195,32 @@ def test_an_unfinished_directory_is_resumed(small: Checkpoint, home: Path, targe
     assert_same_files(target, small)
 
 
-def test_a_directory_that_cannot_be_made_is_one_clear_line(
-    small: Checkpoint, home: Path, tmp_path: Path
+@pytest.mark.parametrize("what", ["file", "link"])
+@pytest.mark.parametrize("where", ["out/dia/model", "out", "out/dia"])
+def test_a_file_where_a_directory_belongs_is_named_with_what_to_do(
+    small: Checkpoint, home: Path, tmp_path: Path, target: Path, where: str, what: str
 ) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="Not a directory"):
-        diachunk.fetch(small.target, origins=[str(small.root)], home=home, to=tmp_path / "file" / "out")
+    blocking = tmp_path / where
+    blocking.parent.mkdir(parents=True, exist_ok=True)
+    if what == "file":
+        blocking.write_text("mine")
+    else:
+        blocking.symlink_to("nowhere")
+    with pytest.raises(StoreError) as caught:
+        diachunk.fetch(small.target, origins=[str(small.root)], home=home, to=target)
+    assert f"{blocking} is in the way and no directory" in caught.value.message
+    assert caught.value.hint == "move it, or name another directory with --to; then run again"
+    assert blocking.is_symlink() or blocking.read_text() == "mine"
+
+
+def test_a_directory_where_a_file_belongs_is_named_with_what_to_do(
+    small: Checkpoint, home: Path, target: Path
+) -> None:
+    (target / SHARD).mkdir(parents=True)
+    with pytest.raises(StoreError) as caught:
+        diachunk.fetch(small.target, origins=[str(small.root)], home=home, to=target)
+    assert f"{target / SHARD} is in the way and no regular file" in caught.value.message
+    assert caught.value.hint == "move it, then run again"
 
 
 def test_many_directories_do_not_use_up_file_descriptors(tmp_path: Path, home: Path, target: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from dataclasses import replace
@@ -178,11 +179,13 @@ class DirectoryDestination:
         return self.path(facts).with_name(name)
 
     def open(self, facts: BlobFacts) -> Partial:
-        with os_errors("create", self._root):
+        try:
             if not self._durable:
                 self._store.layout.files.make_root(self._root)
                 self._durable.add(self._root)
             files = Files(stat.S_IMODE(self._root.stat().st_mode))
+        except OSError as error:
+            raise _blocked(error, self._root, self._root, "create") from error
         return Partial(
             self.partial(facts),
             facts.chunks,
@@ -259,7 +262,7 @@ class DirectoryDestination:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise from_os_error(error, "enter", self._root) from error
+            raise _blocked(error, self._root, self._root) from error
         for part in relative.parts:
             try:
                 if make:
@@ -273,8 +276,23 @@ class DirectoryDestination:
             except FileNotFoundError:
                 raise
             except OSError as error:
-                raise from_os_error(error, "enter", self._root / relative) from error
+                raise _blocked(error, self._root, self._root / relative) from error
             finally:
                 os.close(fd)
             fd = deeper
         return fd
+
+
+def _blocked(error: OSError, root: Path, directory: Path, doing: str = "enter") -> StoreError:
+    """Maps an OSError met on the way down to a directory; what is no directory on that way is named."""
+    if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.EEXIST):
+        for each in (*reversed(directory.parents), directory):
+            link = os.path.islink(each) and root in each.parents
+            if link or (os.path.lexists(each) and not os.path.isdir(each)):
+                why = ": nothing is written through a link" if link else ""
+                return StoreError(
+                    f"{each} is in the way and no directory{why}",
+                    hint="move it, or name another directory with --to; then run again",
+                    errno=error.errno,
+                )
+    return from_os_error(error, doing, directory)
