@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from diachunk.testing import faults
-from diachunk.testing.bad_server import BadServer
+from diachunk.testing.bad_server import BadServer, refused_port
 from diachunk.testing.faults import Fault, always
 from diachunk.testing.servers import Nginx
 from fixtures.checkpoints import (
@@ -80,6 +80,27 @@ def test_alone_it_ends_in_time_and_the_error_names_origin_and_fault(
     assert "resume" in error.hint
     # it did not hammer a server that is unwell
     assert len(bad.exchanges) < 40 * (11 if isinstance(fault, faults.RedirectLoop) else 1)
+
+
+ONLINE = "`diachunk doctor --online` looks at the network"
+
+
+def test_where_nobody_answers_at_all_the_last_word_names_who_looks_at_the_network(
+    small: Checkpoint, home: Path, bad: BadServer
+) -> None:
+    bad.script = always(faults.StallBeforeHeader())
+    refuses, unknown = f"http://127.0.0.1:{refused_port()}", "http://nobody.invalid"
+    error = failed_fetch(small, bad.url, refuses, unknown, home=home)
+    assert ONLINE in error.hint
+    assert error.hint.startswith("what is verified is kept: run the same again to resume")
+
+
+def test_where_one_of_them_answers_it_is_not_the_network(
+    small: Checkpoint, home: Path, bad: BadServer
+) -> None:
+    bad.script = always(faults.Status(500))
+    error = failed_fetch(small, bad.url, f"http://127.0.0.1:{refused_port()}", home=home)
+    assert ONLINE not in error.hint
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 from diachunk.errors import TransferIncomplete
-from diachunk.schedule.health import Tier
+from diachunk.schedule.health import Health, Tier
 from diachunk.schedule.work import WorkList
 from diachunk.transfer.session import Outcome
+
+_SILENCE = (
+    "no answer",
+    "no connection in time",
+    "host name not found",
+    "connection refused",
+    *(os.strerror(number) for number in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)),
+)
+"""How the fault of a source begins that never said a word: rather the network's than its own."""
 
 
 def incomplete(outcome: Outcome, work: WorkList, *, upstream: bool = False) -> TransferIncomplete:
@@ -38,6 +50,13 @@ def incomplete(outcome: Outcome, work: WorkList, *, upstream: bool = False) -> T
             hint = "it was moved or taken away there; another server that has it: --origin URL"
     if all("an HTML page" in (each.out or each.last_fault) for each in asked):
         hint = "a login page? open any page in a browser and sign in there, then run the same again to resume"
+    if all(map(_silent, asked)):
+        hint += "; `diachunk doctor --online` looks at the network"
     if any("that only the manifest names" in each.last_fault for each in network):
         hint = "if you trust what the manifest names, name it yourself: --origin URL (`diachunk show` lists them)"
     return TransferIncomplete(f"{left:,} bytes of {files} are missing ({outcome.why}). {tales}", hint=hint)
+
+
+def _silent(health: Health) -> bool:
+    fault = health.last_fault.removeprefix("the proxy: ")
+    return not health.received_bytes and not health.missing_blobs and fault.startswith(_SILENCE)
