@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import diachunk
+from diachunk.errors import LoadError
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
@@ -34,3 +35,23 @@ def test_a_file_of_the_store_is_mapped(tmp_path: Path) -> None:
     home = tmp_path / "store"
     diachunk.publish([mine], name="lab/x", copy=True, home=home)
     assert diachunk.load("lab/x", home=home).report.mapped_bytes > 3_900_000
+
+
+@pytest.mark.parametrize(
+    ("change", "told"), [("save", "was changed since"), ("remove", "is gone"), ("move", "is gone")]
+)
+def test_who_saved_over_what_he_published_is_told_which_file_it_was(
+    tmp_path: Path, change: str, told: str
+) -> None:
+    mine = tmp_path / "weights.safetensors"
+    safetensors.save_file({"w": torch.arange(1000.0)}, mine)
+    home = tmp_path / "store"
+    diachunk.publish([mine], name="lab/x", home=home)
+    if change == "save":
+        safetensors.save_file({"w": torch.arange(2000.0)}, mine)
+    elif change == "move":
+        mine.rename(tmp_path / "other.safetensors")
+    else:
+        mine.unlink()
+    with pytest.raises(LoadError, match=f"is not here: .*weights.safetensors, where it was, {told}"):
+        diachunk.load("lab/x", home=home)

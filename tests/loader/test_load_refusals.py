@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 from pathlib import Path
 
 import pytest
 import torch
 
+import diachunk
 from diachunk.api.loading.load import load
 from diachunk.errors import LoadError, UsageError
 from diachunk.formats.spans import HEADER_BYTES_MAX
@@ -16,7 +18,7 @@ from diachunk.limits import MiB
 from diachunk.loader import device as devices
 from diachunk.loader import memory
 from fixtures.checkpoints import Checkpoint
-from fixtures.tensors import pth, safetensors, stored, weights
+from fixtures.tensors import blob_of, pth, safetensors, stored, weights
 from format_files import entry, safetensors_of
 
 FILE = "model/model.safetensors"
@@ -79,6 +81,16 @@ def test_what_is_not_here_says_how_to_get_it(held: Checkpoint, tmp_path: Path) -
     with pytest.raises(LoadError, match="is not here") as caught:
         load(held.target, "model", home=tmp_path / "other")
     assert f"diachunk fetch {held.target}" in caught.value.hint
+
+
+def test_a_command_that_is_told_takes_what_it_names(held: Checkpoint, home: Path) -> None:
+    """A name that only a manifest claims, as after a fetch by file, finds what is here, and is nothing to fetch by."""
+    blob_of(held, home, FILE).unlink()
+    with pytest.raises(LoadError, match="is not here") as caught:
+        load(held.manifest.name, "model", home=home)
+    told = re.findall(r"`diachunk fetch (\S+)`", caught.value.hint)
+    assert diachunk.fetch(*told, origins=[str(held.root)], home=home)
+    assert load(held.manifest.name, "model", home=home)
 
 
 def test_a_recipe_that_was_not_fetched_says_how_to_get_it(home: Path) -> None:

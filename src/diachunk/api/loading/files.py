@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from diachunk.api.context import Context
 from diachunk.api.loading.options import LoadSettings
 from diachunk.api.several import several
+from diachunk.api.targets import look_up
 from diachunk.errors import DiachunkError, IntegrityError, LoadError
 from diachunk.manifest import FileEntry, Manifest
 from diachunk.schedule.work import BlobFacts
@@ -61,12 +63,30 @@ class StoreFiles:
         facts = self.facts(entry)
         found = self._find(facts)
         if found is None:
-            what = shlex.join(("diachunk", "fetch", self._target))
+            what = shlex.join(("diachunk", "fetch", self._fetchable()))
             raise LoadError(
-                f"{facts.label} of {self._manifest.ref} is not here",
-                hint=f"`{what}`, or load with fetch=True (--fetch)",
+                f"{facts.label} of {self._manifest.ref} is not here{self._lost(facts)}",
+                hint=f"`{what}`, or load that with fetch=True (--fetch)",
             )
         return self._open(facts, *found)
+
+    def _lost(self, facts: BlobFacts) -> str:
+        """Which file of the user's it was: who published it an hour ago, and saved over it, would not think of that."""
+        for file in self._context.store.blobs.adopted.get(facts.digest):
+            if not file.spoiled and file.unchanged() is None:
+                what = "was changed since" if os.path.lexists(file.path) else "is gone"
+                return f": {file.path}, where it was, {what}"
+        return ""
+
+    def _fetchable(self) -> str:
+        """What `fetch` takes for it. A name that only the manifest itself claims is enough to load what is here."""
+        if "://" in self._target or self._target.endswith(".json"):
+            return self._target
+        try:
+            look_up(self._target, self._context)
+        except DiachunkError:
+            return self._manifest.id.hex()[:16]
+        return self._target
 
     def _open(self, facts: BlobFacts, store: Store, holding: Holding) -> Blob:
         from diachunk.loader.blob import Blob
