@@ -101,6 +101,38 @@ def test_an_adopted_file_was_changed(user: Path, away: Checkpoint) -> None:
     assert (away.root / "model" / "weights.bin").stat().st_size == 300_004
 
 
+def test_a_name_whose_directory_is_gone(store: Store) -> None:
+    ref = store.catalog.refs()[0]
+    shutil.rmtree(store.layout.snapshot(ref.manifest_id))
+    found = diagnose()
+    assert found.exit_code == 6
+    finding = found.the("lab/small@main: the directory that programs are given leads nowhere", "fault")
+    assert not any("none of them dangling" in each["what"] for each in found.findings)
+    assert cured(finding).worse == []
+    assert Path(store.layout.named_snapshot(ref.name, ref.revision), "model").is_dir()
+
+
+def test_a_link_that_dangles_is_not_said_to_be_complete_beside_it(store: Store) -> None:
+    ref = store.catalog.refs()[0]
+    link = next(each for each in store.layout.snapshot(ref.manifest_id).rglob("*") if each.is_symlink())
+    link.unlink()
+    link.symlink_to("nowhere")
+    found = diagnose()
+    finding = found.the("the file that it leads to was moved or removed", "fault")
+    assert not any("complete" in each["what"] for each in found.findings)
+    assert [
+        each for each in found.findings if each["what"] == "no file of a named checkpoint is still to come"
+    ]
+    assert cured(finding).worse == []
+
+
+def test_names_of_which_nobody_can_tell_what_they_lack_are_counted(store: Store) -> None:
+    manifest_file(store).unlink()
+    whats = [each["what"] for each in diagnose().findings]
+    assert "of 1 named checkpoint nobody can tell what is still to come: its manifest cannot be read" in whats
+    assert "no file of a named checkpoint is still to come" not in whats
+
+
 def test_adopted_files_that_are_gone_are_a_note_until_gc(user: Path, away: Checkpoint) -> None:
     (away.root / "model" / "weights.bin").unlink()
     found = diagnose()

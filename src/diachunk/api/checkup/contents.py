@@ -167,6 +167,13 @@ def links(patient: Patient) -> Iterator[Finding]:
     if store is None:
         return
     budget, looked_at, clean = Budget(_READ_S), 0, True
+    for ref in store.catalog.refs():
+        link = store.layout.named_snapshot(ref.name, ref.revision)
+        looked_at += link.is_symlink()
+        if link.is_symlink() and not link.exists():
+            clean = False
+            what = f"{ref}: the directory that programs are given leads nowhere ({link})"
+            yield _found(Level.FAULT, what, f"diachunk fetch {shlex.quote(str(ref))}")
     for manifest_id in store.catalog.ids():
         root = store.layout.snapshot(manifest_id)
         dangling = []

@@ -193,7 +193,9 @@ def room(patient: Patient) -> Iterator[Finding]:
         return
     refs = {ref.manifest_id for ref in store.catalog.refs()} | store.catalog.pins()
     sizes: dict[Digest, int] = {}
+    dark = set(refs)
     for outline in store.catalog.outlines():
+        dark.discard(outline.id)
         named = outline.id in refs or {outline.name, f"{outline.name}@{outline.revision}"} & {
             *patient.targets
         }
@@ -201,8 +203,14 @@ def room(patient: Patient) -> Iterator[Finding]:
             if not store.blobs.holds(file.blake3, file.size):
                 sizes[file.blake3] = file.size - _begun(store, file.blake3)
     missing, free = sum(sizes.values()), store.layout.free_bytes()
+    if dark:
+        # Their fault is told by `names` and `manifests`.
+        its = "its manifest" if len(dark) == 1 else "their manifests"
+        what = f"of {count(len(dark), 'named checkpoint')} nobody can tell what is still to come: {its} cannot be read"
+        yield _found(Level.NOTE, what)
     if not missing:
-        yield _found(Level.OK, "every named checkpoint is complete")
+        if not dark:
+            yield _found(Level.OK, "no file of a named checkpoint is still to come")
     elif missing > free:
         what = f"{size(missing)} still to come, {size(free)} free at {store.root}"
         yield _found(
