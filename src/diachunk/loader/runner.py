@@ -67,7 +67,6 @@ class Runner:
         job.blobs[file] = self._files.again(blob, Damaged(blob.facts, chunk), job.tensors_in(file, chunk))
         if file in job.work.in_place:
             job.remap(file)
-        job.report.repaired.append(blob.facts.label)
 
     def stop(self) -> None:
         if self._lanes is not None:

@@ -33,6 +33,9 @@ class StoreFiles:
     Args:
         component: its name, for messages.
         target: as the user wrote it, for the commands in messages.
+
+    Attributes:
+        mended: labels of the files that were.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class StoreFiles:
         self._target = target
         self._settings = settings
         self._url = url
+        self.mended: list[str] = []
 
     def facts(self, entry: FileEntry) -> BlobFacts:
         return BlobFacts(entry.blake3, entry.size, entry.chunks, self._component, entry.path, entry.sha256)
@@ -123,6 +127,7 @@ class StoreFiles:
         found = self._find(facts)
         if found is None or found[1].presence is not Presence.PROVEN:
             raise error
+        self.mended.append(facts.label)
         blob.close()
         return self._open(facts, *found)
 

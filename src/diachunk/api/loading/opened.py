@@ -129,6 +129,7 @@ class Opened:
         if self._fetch is not None:
             self._fetch.wait()
             report.fetched_bytes = self._fetch.fetched_bytes
+        report.repaired = list(dict.fromkeys(self._files.mended))
         report.elapsed_s = time.monotonic() - self._opened_at
 
     def close(self) -> None:
