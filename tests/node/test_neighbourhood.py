@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -164,6 +165,31 @@ def test_a_name_that_is_unknown_is_shown_and_tried_again(manifest: Manifest) -> 
         records.found["lab-7"] = ["127.0.0.1"]
         until(lambda: reached(around) == {peer.address}, 3.0)
         until(lambda: around.states() == {peer.address: ""})
+
+
+def test_a_name_whose_addresses_are_all_silent_is_not_called_for_ever() -> None:
+    """A firewall that drops packets, and a machine that has two addresses: one is tried while the other times out."""
+    records, hosts = Records(), ("127.0.0.1", "127.0.0.2")
+    records.found = {"lab-7": list(hosts)}
+    limits = dataclasses.replace(LIMITS, stall_s=2.5)
+    with ExitStack() as stack:
+        port = 0
+        for host in hosts:
+            mute = stack.enter_context(socket.create_server((host, port)))
+            port = mute.getsockname()[1]
+        with Around(f"lab-7:{port}", look_up=records, limits=limits) as around:
+            both = [f"{host}:{port}" for host in hosts]
+            until(lambda: around.states() == {both[0]: "no answer yet"}, 5.0)
+            for address in both:
+                until(lambda: around.states() == {address: "no answer in time"}, 10.0)  # noqa: B023
+            shown: list[tuple[str, str]] = []
+
+            def turns() -> int:
+                shown.extend(each for each in around.states().items() if each not in shown[-1:])
+                return len(shown)
+
+            until(lambda: turns() >= 4, 12.0)
+            assert {trouble for _, trouble in shown} == {"no answer in time"}
 
 
 def test_of_a_dns_peer_every_record_is_a_node() -> None:

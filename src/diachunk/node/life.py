@@ -13,6 +13,7 @@ from diachunk.errors import ManifestError
 from diachunk.limits import Limits
 from diachunk.manifest import Manifest, decode
 from diachunk.manifest.statement import Shared, Statement
+from diachunk.node.around.calling import IS_CALLED, IS_SILENT
 from diachunk.node.around.joining import Joined
 from diachunk.node.around.neighbourhood import Neighbourhood, NodeView
 from diachunk.node.around.neighbours import Identity
@@ -33,7 +34,6 @@ from diachunk.transfer.progress import Listener, silent
 _MANIFESTS_ASKED_MAX = 8
 _LOOK_S = 0.05
 _SETTLES_S = 1.0
-_CALLED = "is being called"
 
 
 class Life:
@@ -165,7 +165,7 @@ class Life:
         until = time.monotonic() + wait_s
         while time.monotonic() < until and self._around.is_looking():
             named = [each for each in self._around.nodes() if each.how in ("named", "dns")]
-            tried = all(each.version or each.trouble not in ("", _CALLED) for each in named)
+            tried = all(each.version or each.trouble not in ("", IS_CALLED, IS_SILENT) for each in named)
             if tried and any(each.version for each in named):
                 return
             await asyncio.sleep(_LOOK_S)

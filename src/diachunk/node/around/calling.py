@@ -23,7 +23,10 @@ _NAMED_AGAIN_S = 1.5
 _REACHED_AGAIN_S = 1.0
 _BACKOFF_MAX_S = 30.0
 _STRANGER_AGAIN_S = 60.0
+_SILENT_S = 1.0
 IS_CALLED = "is being called"
+IS_SILENT = "no answer yet"
+"""What a firewall that drops packets looks like until the first call has timed out, which takes seconds."""
 
 
 class Calls(Protocol):
@@ -41,12 +44,24 @@ class Calls(Protocol):
 
 @dataclass(slots=True)
 class _Try:
-    """Calls to an address that did not answer yet."""
+    """Calls to an address that did not answer yet.
+
+    Attributes:
+        named: the user named it, or a name that led to it.
+    """
 
     failures: int = 0
     due: float = 0.0
     trouble: str = ""
     under_way: bool = False
+    called_at: float = 0.0
+    named: bool = False
+
+    def words(self, now: float) -> str:
+        if self.trouble:
+            return self.trouble
+        silent = self.under_way and now - self.called_at >= _SILENT_S
+        return IS_SILENT if silent else IS_CALLED
 
 
 class Calling:
@@ -100,7 +115,8 @@ class Calling:
 
     def troubles(self) -> Mapping[Address, str]:
         """Who was called and did not answer yet, and why."""
-        return {address: one.trouble or IS_CALLED for address, one in self._tries.items()}
+        now = self._around.clock()
+        return {address: one.words(now) for address, one in self._tries.items()}
 
     def lost(self, address: Address, trouble: str) -> None:
         """A node that was met gave no answer."""
@@ -108,8 +124,14 @@ class Calling:
         self.changed.set()
 
     def forget_unknown(self) -> None:
-        for address in [each for each in self._tries if self._around.roster.get(each) is None]:
-            del self._tries[address]
+        """Of a name with several addresses one is in the roster at a time: what the others did is still known when
+        their turn comes again, and nobody is called twice at once.
+        """
+        before = self._around.clock() - _BACKOFF_MAX_S
+        for address, one in list(self._tries.items()):
+            lasts = one.under_way or (one.named and one.due > before)
+            if self._around.roster.get(address) is None and not lasts:
+                del self._tries[address]
 
     # --- whose turn it is ----------------------------------------------------------------------------------
 
@@ -126,7 +148,7 @@ class Calling:
             if len(self._under_way) >= _AT_ONCE or not self._may_call(known):
                 pause_s = _HASTE_S
                 continue
-            one.under_way = True
+            one.under_way, one.called_at, one.named = True, now, known.how is How.NAMED
             task = asyncio.get_running_loop().create_task(
                 self._call_in_turn(known, one), name=f"diachunk-call-{known.address}"
             )
