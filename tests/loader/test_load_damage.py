@@ -88,7 +88,8 @@ def test_repair_mends_and_goes_on(
     assert_same(loaded, wanted)
     if "tensors" not in options:  # else it was mended only if the damage was in their way
         assert path.read_bytes() == held.file(FILES[component]).read_bytes()
-        assert loaded.report.repaired == [FILES[component]]  # wherever it was: headers are read before all else
+        # Wherever it was: headers are read before all else.
+        assert loaded.report.repaired == [FILES[component]]
     again = load(held.target, component, home=home, **options)
     assert_same(again, wanted)
     assert not again.report.repaired
