@@ -8,6 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+import threading
 import time
 from bisect import bisect_right
 from collections import OrderedDict
@@ -55,6 +56,7 @@ class Blob:
         self._kept_bytes = 0
         self._window: mmap.mmap | None = None
         self._hashes_headers = False
+        self._closing = threading.Lock()
         try:
             self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
@@ -190,9 +192,11 @@ class Blob:
         self._kept_bytes = 0
 
     def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        """Safe on several threads: closed twice, the number may be another file's by then."""
+        with self._closing:
+            fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def _chunk_at(facts: BlobFacts, offset: int) -> int:
