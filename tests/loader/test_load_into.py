@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from diachunk.api.loading.load import load_into
+from diachunk.api.loading.load import load, load_into
 from diachunk.api.loading.options import Verify
-from diachunk.errors import IntegrityError, LoadError, UsageError
+from diachunk.errors import IntegrityError, Interrupted, LoadError, UsageError
 from diachunk.limits import MiB
 from fixtures import damage
 from fixtures.checkpoints import Checkpoint
@@ -195,3 +195,15 @@ def test_a_pytorch_that_does_not_start_is_not_told_as_one_that_is_missing(tmp_pa
     last = done.stderr.splitlines()[-1]
     assert "does not start: libcudart.so.12: cannot open shared object file" in last
     assert "pip install" not in last
+
+
+def test_ctrl_c_is_told_as_load_tells_it(held: Checkpoint, home: Path) -> None:
+    def press(event: object) -> None:
+        raise KeyboardInterrupt
+
+    for call in (
+        lambda: load_into(Net(), held.target, home=home, progress=press),
+        lambda: load(held.target, home=home, progress=press),
+    ):
+        with pytest.raises(Interrupted, match="stopped"):
+            call()

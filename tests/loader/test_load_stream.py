@@ -250,15 +250,20 @@ def test_a_cancelled_async_stream_gives_up(
         async for _ in stream(held.target, home=home, verify="always", order=["embed.weight"]):
             pass
 
+    complaints: list[object] = []
+
     async def cancel() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, told: complaints.append(told))
         task = asyncio.create_task(take())
         await asyncio.sleep(0.3)
         task.cancel()
         threading.Timer(0.3, stuck.set).start()
         with pytest.raises(asyncio.CancelledError):
             await task
+        gc.collect()
 
     asyncio.run(asyncio.wait_for(cancel(), 20))
+    assert complaints == []  # as of an exception that nobody looked at, with all its traceback
 
 
 # --- events ----------------------------------------------------------------------------------------------------

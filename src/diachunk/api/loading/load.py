@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from diachunk.api.loading.opened import Opened, load_with, need_torch
 from diachunk.api.loading.options import Globs, LoadOptions, LoadSettings, Verify
 from diachunk.api.loading.stream import LoadDone, TensorStream, load_events, open_stream
+from diachunk.errors import Interrupted
 from diachunk.loader.events import (
     LoadEvent,
     LoadListener,
@@ -156,7 +157,12 @@ def load_into(
     from diachunk.loader.modules import fill, refuse_other_things
 
     refuse_other_things(module)
-    with Opened(target, component, LoadSettings(**options)) as opened:
-        filled = fill(module, opened, strict=strict, prefix=prefix, rename=rename or {})
-        opened.settle(filled.report)
-        return filled
+    try:
+        with Opened(target, component, LoadSettings(**options)) as opened:
+            filled = fill(module, opened, strict=strict, prefix=prefix, rename=rename or {})
+            opened.settle(filled.report)
+            return filled
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "stopped", hint="the module may be filled in part; what was fetched is kept"
+        ) from None

@@ -106,6 +106,7 @@ class TensorStream:
                 except asyncio.CancelledError:
                     self.stop()
                     await asyncio.wait([step])
+                    step.exception()  # that it was stopped: looked at, or the loop complains that nobody did
                     raise
                 if item is end:
                     return
