@@ -12,6 +12,7 @@ from typing import cast
 from diachunk.limits import KiB, Limits
 from diachunk.node.guard import Guard, parse_ip
 from diachunk.node.serving.metrics import Metrics
+from diachunk.node.serving.refusals import Refusals
 from diachunk.node.serving.replies import ARRIVES_S, BODY_BYTES_MAX
 
 HEADER_BYTES_MAX = 16 * KiB
@@ -29,9 +30,10 @@ class Hall:
             way takes 256 KiB from the allocator for each request of 200 bytes.
     """
 
-    def __init__(self, guard: Guard, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, guard: Guard, limits: Limits, metrics: Metrics, refusals: Refusals) -> None:
         self.guard = guard
         self.metrics = metrics
+        self.refusals = refusals
         self.buffer = memoryview(bytearray(_ARRIVING_BYTES))
         self.connections_max = limits.node_connections_max
         self.per_address_max = max(8, limits.node_connections_max // 8)
@@ -82,7 +84,7 @@ class Door(asyncio.BufferedProtocol):
         host = str(ip) if ip is not None else host
         refusal = self._hall.why_not(host)
         if refusal is not None:
-            self._refuse(*refusal)
+            self._refuse(host, *refusal)
             return
         self._host = host
         self._hall.by_address[host] += 1
@@ -95,8 +97,9 @@ class Door(asyncio.BufferedProtocol):
         self._inner = self._make()
         self._inner.connection_made(transport)
 
-    def _refuse(self, status: str, why: str) -> None:
+    def _refuse(self, host: str, status: str, why: str) -> None:
         self._hall.metrics.refused()
+        self._hall.refusals.note(host, why)
         text = json.dumps({"error": why})
         retry = "Retry-After: 1\r\n" if status.startswith("503") else ""
         if self._transport is not None:

@@ -45,7 +45,7 @@ def make_app(state: State) -> web.Application:
     """The application of one node. Listens nowhere yet: see `serve_on`."""
     app = web.Application(middlewares=[_for_all], client_max_size=BODY_BYTES_MAX)
     app[STATE] = state
-    app[_HALL] = Hall(state.guard, state.limits, state.metrics)
+    app[_HALL] = Hall(state.guard, state.limits, state.metrics, state.refusals)
     for method, path, kind, handler in ROUTES:
         resource = app.router.add_resource(path, name=kind)
         resource.add_route(method, handler)
@@ -73,7 +73,7 @@ async def _answer(request: web.Request, handler: Handler, state: State) -> web.S
     refusal = state.guard.why_not(request)
     if refusal is not None:
         status, why = refusal
-        _LOG.info("refused %s %s: %s", asker(request), request.method, why)
+        state.refusals.note(asker(request), why)
         response = failure(status, why)
         if status == 401:
             response.headers["WWW-Authenticate"] = 'Bearer realm="diachunk"'

@@ -14,6 +14,7 @@ from diachunk.limits import DEFAULT, Limits
 from diachunk.node.guard import Guard
 from diachunk.node.model import Address, Want
 from diachunk.node.serving.metrics import Metrics
+from diachunk.node.serving.refusals import Refusals
 from diachunk.node.serving.uploads import Uploads
 from diachunk.node.stock.shelf import Shelf
 from diachunk.node.stock.wants import Wants
@@ -72,6 +73,7 @@ class State:
     port: int = 0
     listeners: int = 0
     metrics: Metrics = field(default_factory=Metrics)
+    refusals: Refusals = field(default_factory=Refusals)
 
     def __post_init__(self) -> None:
         self.store_id = self.store_id or self.shelf.store.layout.store_id
