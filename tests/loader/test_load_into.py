@@ -197,6 +197,17 @@ def test_a_pytorch_that_does_not_start_is_not_told_as_one_that_is_missing(tmp_pa
     assert "pip install" not in last
 
 
+def test_what_does_not_fit_is_not_counted_as_filled(held: Checkpoint, home: Path) -> None:
+    """A head of another size is what fine-tuning begins with: the rest is loaded by naming it."""
+    other = on_meta(700)
+    other.norm = nn.LayerNorm(300, device="meta")
+    with pytest.raises(LoadError, match=r": 3 would be filled; 2 of another shape \(norm.weight") as caught:
+        load_into(other, held.target, home=home)
+    assert "tensors=" in caught.value.hint
+    filled = load_into(other, held.target, home=home, tensors=["embed.*", "steps"])
+    assert filled.filled == ("steps", "embed.weight", "head.weight")
+
+
 def test_ctrl_c_is_told_as_load_tells_it(held: Checkpoint, home: Path) -> None:
     def press(event: object) -> None:
         raise KeyboardInterrupt

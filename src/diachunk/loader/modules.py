@@ -64,7 +64,10 @@ class Filled:
         return not (self.missing or self.unexpected or self.misshaped)
 
     def __str__(self) -> str:
-        parts = [f"{len(self.filled):,} filled"]
+        return self._told("filled")
+
+    def _told(self, what_of: str) -> str:
+        parts = [f"{len(self.filled):,} {what_of}"]
         for what, names in (
             ("missing in the checkpoint", self.missing),
             ("not in the module", self.unexpected),
@@ -173,13 +176,15 @@ def _match(slots: _Slots, outside: Mapping[str, str], loading: Loading) -> Fille
         shape = shapes.get(outside[name]) if name in outside else None
         if shape is None:
             continue
-        if shape != slots.shape(name):
+        if shape == slots.shape(name):
+            filled += slots.tied(name)
+        else:
             misshaped.append(Misshaped(name, shape, slots.shape(name)))
-        filled += slots.tied(name)
     known = set(filled)
+    odd = {tied for each in misshaped for tied in slots.tied(each.name)}
     return Filled(
-        tuple(name for name in slots.names if name in known),
-        tuple(name for name in slots.names if name not in known),
+        tuple(name for name in slots.names if name in known - odd),
+        tuple(name for name in slots.names if name not in known | odd),
         tuple(sorted(shapes.keys() - set(outside.values()))),
         tuple(misshaped),
     )
@@ -188,8 +193,12 @@ def _match(slots: _Slots, outside: Mapping[str, str], loading: Loading) -> Fille
 def _refuse(found: Filled, *, strict: bool, partly: bool) -> None:
     missing = bool(found.missing) and not partly
     if found.misshaped or (strict and (missing or found.unexpected)):
-        hint = "" if found.misshaped else "strict=False fills what matches; prefix= and rename= map names"
-        raise LoadError(f"the checkpoint does not fit the module: {found}; nothing was loaded", hint=hint)
+        told = found._told("would be filled")
+        ways = "strict=False fills what matches; prefix= and rename= map names, tensors= picks some"
+        raise LoadError(
+            f"the checkpoint does not fit the module: {told}; nothing was loaded",
+            hint="tensors= takes only what it names" if found.misshaped else ways,
+        )
 
 
 class _Slots:
