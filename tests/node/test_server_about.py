@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+import diachunk
 from diachunk.digest import Digest, digest_of
 from diachunk.manifest import Manifest
 from diachunk.node.model import Address, Want
+from diachunk.store.layout import Layout
 from diachunk.store.store import Store
-from fixtures.served import Served
+from fixtures.served import Served, until
 from store_files import DATA, DIGEST, PIECES, keep, manifest_of
 
 ME = {"port": 8420, "node": "0" * 32, "store": "ab" * 8}
@@ -151,6 +156,43 @@ def test_prometheus_reads_the_metrics(served: Served) -> None:
     assert requests[("blob", "200")] == 1
     assert requests[("other", "404")] == 1
     assert families["diachunk_uploaded_bytes"].type == "counter"
+
+
+def gauges(served: Served) -> dict[str, float]:
+    text = served.ask("/metrics")[2].decode()
+    families = text_string_to_metric_families(text)
+    return {each.name: each.samples[0].value for each in families if each.type == "gauge"}
+
+
+def test_the_metrics_tell_how_full_the_disk_is(served: Served) -> None:
+    told = gauges(served)
+    disk = os.statvfs(served.store.root)
+    assert 0 <= told["diachunk_store_free_bytes"] <= disk.f_blocks * disk.f_frsize
+    blob = served.store.layout.blob(DIGEST).stat()
+    assert told["diachunk_store_bytes"] >= blob.st_blocks * 512 > 0
+    assert told["diachunk_store_bytes"] == diachunk.ls(home=served.store.root).disk_bytes
+
+
+def test_of_a_disk_that_is_gone_or_silent_the_metrics_tell_nothing(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+    original = served.store.layout.free_bytes
+
+    def hangs(layout: Layout) -> int:
+        released.wait(60)
+        return original()
+
+    monkeypatch.setattr(Layout, "free_bytes", hangs)
+    try:
+        started_at = time.monotonic()
+        told = gauges(served)
+        assert time.monotonic() - started_at < 10
+        assert told["diachunk_manifests"] == 1
+        assert not [each for each in told if each.startswith("diachunk_store")]
+    finally:
+        released.set()
+    until(lambda: "diachunk_store_free_bytes" in gauges(served))
 
 
 def test_the_page_is_escaped_and_loads_nothing(served: Served) -> None:

@@ -13,10 +13,9 @@ from unittest import mock
 import pytest
 
 import diachunk
-from diachunk.api import care
 from diachunk.errors import StoreError, UsageError
 from diachunk.manifest import Manifest, codec, write
-from diachunk.store import catalog
+from diachunk.store import catalog, usage
 from diachunk.store.adopted import AdoptedFile
 from diachunk.store.stamps import Stamp
 from diachunk.store.store import Store
@@ -185,7 +184,7 @@ def test_a_file_that_goes_while_they_are_counted_is_no_error(
             own.rename(own.with_name("another-name"))
         yield found
 
-    monkeypatch.setattr(care, "os", mock.Mock(wraps=os, scandir=racing))
+    monkeypatch.setattr(usage, "os", mock.Mock(wraps=os, scandir=racing))
     stamp = store.layout.stamp(DIGEST).stat()
     assert diachunk.ls(store.root).disk_bytes == stamp.st_blocks * 512
     assert not own.exists()

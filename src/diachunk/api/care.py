@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,13 +12,13 @@ from diachunk.api.parts import called_part_of, parts_called
 from diachunk.api.several import Several, several
 from diachunk.api.targets import resolve
 from diachunk.digest import Digest
-from diachunk.errors import os_errors
 from diachunk.manifest import Manifest
 from diachunk.manifest.outline import Outline
 from diachunk.store.blobs import Presence
 from diachunk.store.catalog import Catalog
 from diachunk.store.collect import Collected, Collector
 from diachunk.store.store import Store
+from diachunk.store.usage import own_files
 
 Home = str | os.PathLike[str] | None
 
@@ -118,7 +117,7 @@ def ls(home: Home = None) -> Listing:
     for ref in store.catalog.refs():
         names.setdefault(ref.manifest_id, []).append(str(ref))
     pins = store.catalog.pins()
-    own, disk_bytes = _own_files(store)
+    own, disk_bytes = own_files(store.layout)
 
     def held_by(outline: Outline) -> Held:
         return Held(
@@ -150,29 +149,6 @@ def _present_bytes(store: Store, outline: Outline, own: dict[str, int]) -> int:
         for file in outline.files()
         if own.get(file.blake3.hex()) == file.size or store.blobs.holds(file.blake3, file.size)
     )
-
-
-def _own_files(store: Store) -> tuple[dict[str, int], int]:
-    """The sizes of the store's own files by name, and the disk space that they take; partials and stamps too.
-
-    One walk over the directories costs less than to ask for thousands of blobs one by one.
-    """
-    sizes: dict[str, int] = {}
-    total = 0
-    with os_errors("read"), os.scandir(store.root / "blobs") as directories:
-        for directory in directories:
-            if not directory.is_dir(follow_symlinks=False):
-                continue
-            with os.scandir(directory) as entries:
-                for entry in entries:
-                    try:
-                        status = entry.stat(follow_symlinks=False)
-                    except FileNotFoundError:
-                        continue  # a fetch that goes on gave it another name
-                    total += status.st_blocks * 512
-                    if stat.S_ISREG(status.st_mode) and entry.name.startswith(directory.name):
-                        sizes[entry.name] = status.st_size
-    return sizes, total
 
 
 def show(target: str, *, home: Home = None) -> tuple[Manifest, dict[tuple[str, str], Presence]]:

@@ -139,7 +139,9 @@ def _pair(value: Any) -> tuple[int, int]:
 
 async def metrics(request: web.Request) -> web.Response:
     """P10."""
-    text = request.app[STATE].metrics.text()
+    state = request.app[STATE]
+    await state.room.look()
+    text = state.metrics.text()
     return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 

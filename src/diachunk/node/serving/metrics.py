@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from diachunk.node.serving.uploads import Uploads
+from diachunk.node.stock.room import Room
 from diachunk.node.stock.shelf import Shelf
 from diachunk.version import __version__
 
@@ -33,9 +34,9 @@ class Metrics:
         self._counters: dict[tuple[str, int], Counter] = {}
         self.connections = 0
 
-    def watch(self, shelf: Shelf, uploads: Uploads, peers: Callable[[], int]) -> None:
+    def watch(self, shelf: Shelf, uploads: Uploads, room: Room, peers: Callable[[], int]) -> None:
         """Reads these whenever it is asked."""
-        self._registry.register(_Live(self, shelf, uploads, peers))
+        self._registry.register(_Live(self, shelf, uploads, room, peers))
 
     def answered(self, kind: str, status: int) -> None:
         counter = self._counters.get((kind, status))
@@ -53,10 +54,13 @@ class Metrics:
 class _Live(Collector):
     """Figures that somebody else keeps."""
 
-    def __init__(self, metrics: Metrics, shelf: Shelf, uploads: Uploads, peers: Callable[[], int]) -> None:
+    def __init__(
+        self, metrics: Metrics, shelf: Shelf, uploads: Uploads, room: Room, peers: Callable[[], int]
+    ) -> None:
         self._metrics = metrics
         self._shelf = shelf
         self._uploads = uploads
+        self._room = room
         self._peers = peers
 
     def collect(self) -> list[Metric]:
@@ -93,4 +97,18 @@ class _Live(Collector):
                 "Verified bytes of checkpoints here.",
                 sum(e.have_bytes for e in entries),
             ),
+            *self._disk(),
         ]
+
+    def _disk(self) -> Iterator[Metric]:
+        """Nothing where nobody can tell: a figure of before would hide that the disk is gone."""
+        usage = self._room.usage
+        if usage is not None:
+            yield GaugeMetricFamily(
+                "diachunk_store_bytes",
+                "Bytes of disk that the store takes, unfinished files included, adopted ones not.",
+                usage.store_bytes,
+            )
+            yield GaugeMetricFamily(
+                "diachunk_store_free_bytes", "Bytes free on the store's file system.", usage.free_bytes
+            )

@@ -16,6 +16,7 @@ from diachunk.node.model import Address, Want
 from diachunk.node.serving.metrics import Metrics
 from diachunk.node.serving.refusals import Refusals
 from diachunk.node.serving.uploads import Uploads
+from diachunk.node.stock.room import Room
 from diachunk.node.stock.shelf import Shelf
 from diachunk.node.stock.wants import Wants
 from diachunk.version import __version__
@@ -73,11 +74,13 @@ class State:
     port: int = 0
     listeners: int = 0
     metrics: Metrics = field(default_factory=Metrics)
+    room: Room = field(init=False)
     refusals: Refusals = field(default_factory=Refusals)
 
     def __post_init__(self) -> None:
         self.store_id = self.store_id or self.shelf.store.layout.store_id
-        self.metrics.watch(self.shelf, self.uploads, lambda: self.roster.count)
+        self.room = Room(self.shelf.store)
+        self.metrics.watch(self.shelf, self.uploads, self.room, lambda: self.roster.count)
 
 
 STATE: web.AppKey[State] = web.AppKey("diachunk_state", State)
