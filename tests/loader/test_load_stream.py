@@ -73,6 +73,12 @@ def test_order_is_that_of_the_names_or_the_module(held: Checkpoint, home: Path) 
     assert [name for name, _ in stream(held.target, home=home, order=module)][:2] == ["scalar", "brain"]
 
 
+def test_a_single_name_is_an_order_of_one(held: Checkpoint, home: Path) -> None:
+    """A string is a sequence of strings: of its letters, none of which is a tensor."""
+    last = [name for name, _ in stream(held.target, home=home)][-1]
+    assert next(name for name, _ in stream(held.target, home=home, order=last)) == last
+
+
 def test_lanes_run_no_further_ahead_than_allowed(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,7 +126,11 @@ def stream(
     Raises:
         as load, at once (where no event loop runs) or while it is iterated.
     """
-    names = order if order is None or isinstance(order, Sequence) else tuple(order.state_dict(keep_vars=True))
+    names: Sequence[str] | None
+    if isinstance(order, str):  # a sequence of strings as well, and none of names
+        names = (order,)
+    else:
+        names = order if order is None or isinstance(order, Sequence) else tuple(order.state_dict(keep_vars=True))
     return open_stream(target, component, LoadSettings(**options), names)
 
 
