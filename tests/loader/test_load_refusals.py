@@ -11,13 +11,14 @@ import pytest
 import torch
 
 import diachunk
-from diachunk.api.loading.load import load
-from diachunk.errors import LoadError, UsageError
+from diachunk.api.loading.load import LoadEvent, load, stream
+from diachunk.errors import Interrupted, LoadError, UsageError
 from diachunk.formats.spans import HEADER_BYTES_MAX
 from diachunk.limits import MiB
 from diachunk.loader import device as devices
 from diachunk.loader import memory
 from fixtures.checkpoints import Checkpoint
+from fixtures.load_ends import open_files
 from fixtures.tensors import blob_of, pth, safetensors, stored, weights
 from format_files import entry, safetensors_of
 
@@ -206,6 +207,23 @@ def test_what_cannot_fit_is_refused_before_it_starts(
         load(held.target, "model", home=home, verify="always")
     # what is mapped needs none
     assert load(held.target, "model", home=home).report.mapped_bytes
+
+
+def test_a_stream_that_is_refused_leaves_no_file_open(
+    held: Checkpoint, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupts(event: LoadEvent) -> None:
+        raise Interrupted("stopped")
+
+    files = open_files()
+    for _ in range(3):
+        with pytest.raises(Interrupted):
+            stream(held.target, "model", home=home, progress=interrupts)
+    monkeypatch.setattr(devices, "available_bytes", lambda *_: 1000)
+    for _ in range(3):
+        with pytest.raises(LoadError, match="memory"):
+            stream(held.target, "model", home=home, verify="always")
+    assert open_files() == files
 
 
 def test_memory_that_may_still_be_taken_is_bounded_by_the_process_limit() -> None:

@@ -201,9 +201,13 @@ class Loading:
         raise refused
 
     def stream(self) -> Streaming:
-        """Tensors one by one."""
+        """Tensors one by one. Where that is refused, or nobody listens any more, this is closed."""
         outlet = Outlet(bounded=True)
-        job = self._job(outlet, 2 * AHEAD_BYTES)
+        try:
+            job = self._job(outlet, 2 * AHEAD_BYTES)
+        except BaseException:
+            self.close()
+            raise
         return Streaming(self, job, outlet, Runner(job, self._files, repair=self._request.repair))
 
     def _note_proven(self) -> None:
