@@ -39,6 +39,27 @@ def test_every_class_that_a_public_one_names_is_public() -> None:
     assert ours - set(diachunk.__all__) - NOT_FOR_PROGRAMS - set(vars(errors)) == set()
 
 
+WHOLLY = {"ComponentPlan", "LoadReport", "PlacedFile", "PlacedIn"}
+"""Of which every field is explained; of the others at least what is counted."""
+
+
+def test_what_is_counted_says_what_it_counts() -> None:
+    silent = [
+        f"{name}.{field}"
+        for name in diachunk.__all__
+        for field in fields_of(getattr(diachunk, name))
+        if (name in WHOLLY or field.endswith(("_bytes", "_s", "_bps")))
+        and not re.search(rf"\b{field}\b", inspect.getdoc(getattr(diachunk, name)) or "")
+    ]
+    assert silent == []
+
+
+def fields_of(thing: object) -> list[str]:
+    if not inspect.isclass(thing) or not dataclasses.is_dataclass(thing):
+        return []
+    return [field.name for field in dataclasses.fields(thing) if not field.name.startswith("_")]
+
+
 def loaded() -> list[object]:
     return [module for name, module in sys.modules.items() if name.startswith("diachunk.")]
 

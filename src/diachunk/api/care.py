@@ -74,8 +74,12 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a store holds. `disk_bytes` is what its own blobs take; adopted files take none; `unfinished_bytes` of
-    recipes' files are on their way.
+    """What a store holds.
+
+    Attributes:
+        disk_bytes: what its own files take; adopted files take none.
+        free_bytes: what may still be written on its file system.
+        unfinished_bytes: of `disk_bytes`, what is here of recipes' files on their way.
     """
 
     root: str
@@ -87,7 +91,13 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class FileDiff:
-    """One file of B beside A: how many of its bytes A has anywhere, and how many it has not."""
+    """One file of B beside A.
+
+    Attributes:
+        shared_bytes: of its chunks that A has, in whichever file; `new_bytes`: of those that it has not. A chunk that
+            an earlier file of B has as well counts as shared.
+        only_in_a: B has no such file; both counts are 0 then.
+    """
 
     component: str
     path: str
@@ -99,7 +109,12 @@ class FileDiff:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What going from A to B would fetch. Chunks that B uses twice count once."""
+    """What going from A to B would fetch.
+
+    Attributes:
+        fetch_bytes: of B's chunks that A has not, each counted once.
+        total_bytes: of all files of B.
+    """
 
     files: tuple[FileDiff, ...]
     fetch_bytes: int

@@ -33,6 +33,8 @@ class PlacedFile:
     """One file as programs see it now.
 
     Attributes:
+        component, path: in the manifest; `size`: bytes, of the file itself also where this is a link to it.
+        where: the absolute path under which programs find it.
         how: "reflink", "hardlink", "symlink", "copy", "there already"; of a dry run "to place" and the like.
     """
 
@@ -48,8 +50,8 @@ class PlacedIn:
     """One component in one place.
 
     Attributes:
-        shown: what programs are given: a directory or a file.
-        use: what makes programs find it, or "".
+        kind: "hub", "descript", "dia", "directory" or a plug-in's; `root`: that place's directory, above all of this.
+        shown: what programs are given: a directory or a file; `use`: what makes them find it, or ""; `files`: each once.
     """
 
     kind: str
@@ -66,8 +68,7 @@ class Placed:
 
     Attributes:
         notices: what a person should know: a ref that moved, a link that was replaced, a copy for want of links.
-        removed: of an undo, what was taken away.
-        left: of an undo, what stays, and why.
+        removed: of an undo, what was taken away; `left`: what stays, and why.
     """
 
     manifest: Manifest

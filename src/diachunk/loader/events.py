@@ -42,7 +42,12 @@ class LoadPlan:
 
 @dataclass(frozen=True, slots=True)
 class LoadProgress:
-    """More of a component is there. All counts are deltas, in bytes of its files; `bytes` is what is on the device."""
+    """More of a component is there. All counts are deltas, in bytes of its files.
+
+    Attributes:
+        bytes: that are on the device now.
+        read_bytes, verified_bytes, fetched_bytes: read from the files, hashed, come over the network.
+    """
 
     bytes: int
     component: str
@@ -53,7 +58,14 @@ class LoadProgress:
 
 @dataclass(frozen=True, slots=True)
 class LoadStatus:
-    """The load as a whole, about four times a second. `limited_by` is "" while too little is measured."""
+    """The load as a whole, about four times a second.
+
+    Attributes:
+        left_bytes: of the files, not yet on the device; `rate_bps`: of the last seconds, bytes a second.
+        limited_by: for people; "" while too little is measured.
+        host_bytes: memory of its own that this process has now; `device_bytes`: what is in use on the device.
+        bytes: 0, so that every event may be added up.
+    """
 
     component: str
     left_bytes: int
@@ -77,12 +89,21 @@ class LoadReport:
     """What a load took. Seconds of a stage are summed over the lanes; `elapsed_s` is by the clock.
 
     Attributes:
+        component: of the checkpoint, or "" where there is but one without a name.
+        device: as torch calls it: "cpu", "cuda:0".
+        dtype: that was asked for, as torch calls it: "bfloat16"; "" where each tensor keeps its own.
+        tensors: how many.
         total_bytes: of the tensors, in the files.
         read_bytes: copied from the files; `mapped_bytes` were mapped without a copy. `verified_bytes` of the two were
             hashed, the rest was proven before.
+        fetched_bytes: that came over the network meanwhile; 0 where all was here.
+        elapsed_s: from when PyTorch is imported to the last tensor, by the clock.
+        read_s, verify_s, cast_s, copy_s: spent on reading, hashing, casting and copying onto the device.
         result_bytes: what the tensors take.
         network_s: what the lanes waited for chunks that were still being fetched.
-        host_peak_bytes: the most memory of its own that this process had meanwhile, measured ten times a second.
+        lanes: threads that did all this side by side, at most.
+        host_peak_bytes: the most memory of its own that this process had meanwhile, measured ten times a second;
+            `host_before_bytes`: what it had before.
         device_peak_bytes: the same on the device.
         repaired: files that were mended.
     """

@@ -13,6 +13,7 @@ class Holding:
     """A checkpoint that a node has, wholly or in part.
 
     Attributes:
+        total_bytes: of its files; `have_bytes`: of these, what the node has verified.
         wanted: whether it is fetching it now.
     """
 

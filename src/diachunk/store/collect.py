@@ -34,8 +34,11 @@ class Removed:
 
 @dataclass(slots=True)
 class Collected:
-    """What a collection removed (or, dry, would). `notes`: what a person should know beside that, such as what keeps
-    it from its bound.
+    """What a collection removed (or, dry, would).
+
+    Attributes:
+        kept_bytes: of disk, that what is left in the store takes.
+        notes: what a person should know beside that, such as what keeps it from its bound.
     """
 
     removed: list[Removed] = field(default_factory=list)

@@ -21,7 +21,16 @@ from diachunk.transfer.destination import Destination
 
 @dataclass(frozen=True, slots=True)
 class ComponentPlan:
-    """One component's share. Bytes complete here, to reuse from local files, and to fetch."""
+    """One component's share. The three parts add up to `total_bytes`, as far as claims of local files hold.
+
+    Attributes:
+        name: "" of a manifest with one component without a name.
+        files: how many; where equal files are one (in a store), those of the component that has them first.
+        total_bytes: of these files.
+        present_bytes: proven and in place already.
+        reuse_bytes: here in other files, by what is claimed of those; read and verified before they count.
+        fetch_bytes: of neither: these come over the network.
+    """
 
     name: str
     files: int

@@ -28,8 +28,15 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
-    """One source now. `state` is "" while all is well, else what is wrong, for a person; `peer`: another machine
-    that runs diachunk.
+    """One source now.
+
+    Attributes:
+        label: its name for people, such as its host.
+        rate_bps: of the last seconds, bytes a second.
+        in_flight: requests under way.
+        verified_bytes: that it gave since the start.
+        state: "" while all is well, else what is wrong, for a person.
+        peer: whether it is another machine that runs diachunk.
     """
 
     label: str

@@ -30,6 +30,8 @@ class PreloadPlan:
     Attributes:
         named_by: the file whose set it is.
         lock: its lock file, or None where the set is not a project's.
+        total_bytes: of all their files.
+        present_bytes: of these, proven and in place; `reuse_bytes`: here, in other files; `fetch_bytes`: neither.
         disk_bytes: further disk space needed; `free_bytes` is what the store's disk has.
     """
 
