@@ -130,7 +130,9 @@ def stream(
     if isinstance(order, str):  # a sequence of strings as well, and none of names
         names = (order,)
     else:
-        names = order if order is None or isinstance(order, Sequence) else tuple(order.state_dict(keep_vars=True))
+        names = (
+            order if order is None or isinstance(order, Sequence) else tuple(order.state_dict(keep_vars=True))
+        )
     return open_stream(target, component, LoadSettings(**options), names)
 
 
