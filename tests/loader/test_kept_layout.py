@@ -138,6 +138,12 @@ def before_the_start(data: bytes) -> bytes:
     return signed(found)
 
 
+def nobodys_storage(data: bytes) -> bytes:
+    found = content(data)
+    found["views"] = [each for each in found["views"] if each[1] != 0]
+    return signed(found)
+
+
 def no_storage(data: bytes) -> bytes:
     found = content(data)
     found["views"][0][1] = len(found["storages"])
@@ -215,6 +221,7 @@ def signed_text(text: bytes) -> bytes:
         outside,
         before_the_start,
         no_storage,
+        nobodys_storage,
         a_storage_from_behind,
         too_long_a_view,
         twice,
@@ -297,6 +304,19 @@ def test_what_a_store_below_keeps_is_used(
     assert_same(load(held.target, home=tmp_path / "mine"), wanted(held))
     assert pickles_read == [FILE]
     assert list((tmp_path / "mine").rglob("*.tensors")) == []
+
+
+def test_a_store_below_says_nothing_of_what_was_verified_here(
+    held: Checkpoint, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner may be wrong about names: of bytes of its own that is its affair, of ours it would be a way in."""
+    load(held.target, home=home)
+    found = content(kept(held, home).read_bytes())
+    found["views"] = found["views"][:1]
+    kept(held, home).write_bytes(signed(found))
+    mine = stored(tmp_path / "again", tmp_path / "mine", {FILE: pth(weights())})
+    monkeypatch.setenv("DIACHUNK_STORES", str(home))
+    assert_same(load(mine.target, home=tmp_path / "mine"), wanted(held))
 
 
 def test_nothing_is_kept_of_safetensors(tmp_path: Path, home: Path) -> None:

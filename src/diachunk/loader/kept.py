@@ -76,7 +76,7 @@ def decode(data: bytes | None, blob: Digest, size: int, number: int) -> Layout |
             tuple(_view(each) for each in content["views"]),
             dict(content["metadata"]),
         )
-        if not all(0 <= each.storage < len(layout.storages) for each in layout.views):
+        if {each.storage for each in layout.views} != set(range(len(layout.storages))):
             return None
         if len(set(layout.names)) != len(layout.names):
             return None

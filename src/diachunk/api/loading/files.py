@@ -12,6 +12,7 @@ from diachunk.api.context import Context
 from diachunk.api.loading.options import LoadSettings
 from diachunk.api.several import several
 from diachunk.api.targets import look_up
+from diachunk.digest import Digest
 from diachunk.errors import DiachunkError, IntegrityError, LoadError
 from diachunk.manifest import FileEntry, Manifest
 from diachunk.schedule.work import BlobFacts
@@ -55,6 +56,7 @@ class StoreFiles:
         self._settings = settings
         self._url = url
         self.mended: list[str] = []
+        self._lies_in: dict[Digest, Store] = {}
 
     def facts(self, entry: FileEntry) -> BlobFacts:
         return BlobFacts(entry.blake3, entry.size, entry.chunks, self._component, entry.path, entry.sha256)
@@ -96,6 +98,7 @@ class StoreFiles:
         from diachunk.loader.blob import Blob
 
         assert holding.path is not None
+        self._lies_in[facts.digest] = store
         if self._settings.verify == "always":
             return Blob(facts, holding.path)
         # A file of the user's may be saved over, in place: mapped tensors would change, or the process die of SIGBUS.
@@ -178,8 +181,10 @@ class StoreFiles:
     def recall(self, blob: Blob) -> bytes | None:
         from diachunk.loader.kept import KEPT_BYTES_MAX
 
-        for store in (self._context.store, *self._context.lower_stores):
-            data = read_hint(store.layout.tensors(blob.facts.digest), KEPT_BYTES_MAX)
+        # Of the store that proves the file, and of one's own: another could say of right bytes what they are not.
+        own, digest = self._context.store, blob.facts.digest
+        for store in dict.fromkeys((own, self._lies_in.get(digest, own))):
+            data = read_hint(store.layout.tensors(digest), KEPT_BYTES_MAX)
             if data is not None:
                 return data
         return None
