@@ -50,8 +50,8 @@ class PlacedIn:
     """One component in one place.
 
     Attributes:
-        kind: "hub", "descript", "dia", "directory" or a plug-in's; `root`: that place's directory, above all of this.
-        shown: what programs are given: a directory or a file; `use`: what makes them find it, or ""; `files`: each once.
+        kind: "hub", "descript", "dia", "directory" or a plug-in's; `root`: that place's directory, above all this.
+        shown: what programs are given: directory or file; `use`: what makes them find it, or ""; `files`: each once.
     """
 
     kind: str
