@@ -144,6 +144,12 @@ def nobodys_storage(data: bytes) -> bytes:
     return signed(found)
 
 
+def no_name(data: bytes) -> bytes:
+    found = content(data)
+    found["views"][0][0] = ["embed.weight"]
+    return signed(found)
+
+
 def no_storage(data: bytes) -> bytes:
     found = content(data)
     found["views"][0][1] = len(found["storages"])
@@ -222,6 +228,7 @@ def signed_text(text: bytes) -> bytes:
         before_the_start,
         no_storage,
         nobodys_storage,
+        no_name,
         a_storage_from_behind,
         too_long_a_view,
         twice,

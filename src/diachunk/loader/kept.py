@@ -95,8 +95,8 @@ def _storage(fields: list[Any], number: int, size: int) -> Storage:
 
 def _view(fields: list[Any]) -> View:
     name, storage, word, shape, stride, start, conjugated, negated = fields
-    if len(shape) != len(stride):
-        raise ValueError("a shape without its strides")
+    if type(name) is not str or len(shape) != len(stride):
+        raise ValueError("a name that is none, or a shape without its strides")
     return View(
         check_name(name),
         _whole(storage),
