@@ -257,16 +257,22 @@ def gc(
     older_than_s: float | None = None,
     home: Home = None,
 ) -> Collected:
-    """Removes what no name or pin needs. See store.collect.
+    """Removes what no name or pin needs. See store.collect. What was placed and has been taken away by hand since is
+    no reason to keep a checkpoint any more.
 
     Raises:
         StoreError: the disk refused.
     """
+    from diachunk.api.placed import forget_gone  # `ls` has to be instant
+
     context = Context.make(home)
-    collector = _collector(context, dry_run=dry_run)
-    return collector.collect(older_than_s=older_than_s, max_bytes=max_bytes)
+    tidied = forget_gone(context, dry_run=dry_run)
+    collector = _collector(context, not_placed=tidied.free, dry_run=dry_run)
+    collected = collector.collect(older_than_s=older_than_s, max_bytes=max_bytes)
+    collected.places += tidied.notes
+    return collected
 
 
-def _collector(context: Context, *, dry_run: bool = False) -> Collector:
+def _collector(context: Context, *, not_placed: Iterable[Digest] = (), dry_run: bool = False) -> Collector:
     pinned = [bytes.fromhex(each) for each in context.config.pins.values()]
-    return Collector(context.store, pinned=pinned, dry_run=dry_run)
+    return Collector(context.store, pinned=pinned, not_placed=not_placed, dry_run=dry_run)

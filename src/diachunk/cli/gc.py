@@ -49,6 +49,8 @@ def gc(
         f"{text.size(collected.freed_bytes)} {'would be freed' if dry_run else 'freed'}, "
         f"{text.size(collected.kept_bytes)} kept"
     )
+    for note in collected.places:
+        talk.say(note)
     for note in collected.notes:
         if not as_json:  # with -q, too: a disk that nobody watches fills up
             to_stderr(f"over --max-size: {note}")
@@ -58,6 +60,7 @@ def gc(
         freed_bytes=collected.freed_bytes,
         kept_bytes=collected.kept_bytes,
         notes=collected.notes,
+        places=collected.places,
         removed=[
             {"kind": each.kind, "label": each.label, "size_bytes": each.size_bytes}
             for each in collected.removed

@@ -100,21 +100,31 @@ _TEXTS = ("blake3", "target", "before", "needs", "readers", "staging")
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What one checkpoint has in one place."""
+    """What one checkpoint has in one place.
+
+    Attributes:
+        root_id: device and inode of the root when something was last put there; None if nobody noted them.
+    """
 
     kind: str
     root: Path
     puts: tuple[Put, ...]
+    root_id: tuple[int, int] | None = None
 
     def to_object(self) -> dict[str, Any]:
-        return {"kind": self.kind, "root": str(self.root), "puts": [each.to_object() for each in self.puts]}
+        value = {"kind": self.kind, "root": str(self.root), "puts": [each.to_object() for each in self.puts]}
+        return value | ({"root_id": list(self.root_id)} if self.root_id else {})
 
     @classmethod
     def from_object(cls, value: Any) -> Placement:
         root = Path(str(value["root"]))
         if not root.is_absolute():
             raise ValueError(root)
-        return cls(str(value["kind"]), root, tuple(Put.from_object(each) for each in value["puts"]))
+        puts = tuple(Put.from_object(each) for each in value["puts"])
+        match value.get("root_id"):
+            case [int(device), int(inode)]:
+                return cls(str(value["kind"]), root, puts, (device, inode))
+        return cls(str(value["kind"]), root, puts)
 
 
 class Records:
@@ -166,7 +176,7 @@ class Records:
         known = {each.where: each for each in placements[root].puts} if root in placements else {}
         for put in puts:
             known[put.where] = _merged(known.get(put.where), put)
-        placements[root] = Placement(kind, root, tuple(known.values()))
+        placements[root] = Placement(kind, root, tuple(known.values()), _identity(root))
         self._write(manifest_id, placements.values())
 
     def forget(self, manifest_id: Digest, root: Path, gone: Iterable[str]) -> None:
@@ -246,6 +256,14 @@ class _Lock:
                 time.sleep(0.02)
             except OSError:
                 return False
+
+
+def _identity(root: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(root)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def told_of(data: bytes) -> str:

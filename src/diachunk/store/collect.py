@@ -39,11 +39,13 @@ class Collected:
     Attributes:
         kept_bytes: of disk, that what is left in the store takes.
         notes: what a person should know beside that, such as what keeps it from its bound.
+        places: where nothing is to be seen any more of what was placed, and what that means.
     """
 
     removed: list[Removed] = field(default_factory=list)
     kept_bytes: int = 0
     notes: list[str] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
 
     @property
     def freed_bytes(self) -> int:
@@ -53,8 +55,19 @@ class Collected:
 class Collector:
     """One collection over one store."""
 
-    def __init__(self, store: Store, *, pinned: Iterable[Digest] = (), dry_run: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        pinned: Iterable[Digest] = (),
+        not_placed: Iterable[Digest] = (),
+        dry_run: bool = False,
+    ) -> None:
+        """Args:
+        not_placed: checkpoints that are in no place any more, whatever is recorded of them.
+        """
         self._store = store
+        self._not_placed = frozenset(not_placed)
         self._pinned = frozenset(pinned)
         self._dry_run = dry_run
         self._now = time.time()
@@ -85,7 +98,7 @@ class Collector:
     def _collect(self, older_than_s: float | None, max_bytes: int | None) -> Collected:
         catalog = self._store.catalog
         kept = {manifest_id: catalog.get(manifest_id) for manifest_id in catalog.ids()}
-        self._pinned |= catalog.placed()
+        self._pinned |= catalog.placed() - self._not_placed
         roots = {ref.manifest_id for ref in catalog.refs()} | catalog.pins() | self._pinned
         for manifest in list(kept.values()):
             age = self._now - catalog.used_at(manifest.id)

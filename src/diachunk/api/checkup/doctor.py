@@ -19,6 +19,7 @@ from diachunk.api.checkup import (
     named_peers,
     origins,
     partials,
+    placed,
     ports,
     proxies,
 )
@@ -101,6 +102,7 @@ def _groups(patient: Patient) -> list[Group]:
         ),
         # By itself: adopted files may lie on any disk.
         Group(Area.STORE, "a disk with adopted files", (contents.adopted,)),
+        Group(Area.STORE, "a disk with placed files", (placed.placed,)),
         Group(
             Area.MACHINE,
             "this machine",

@@ -1,0 +1,55 @@
+"""Whether anything of what was placed is still there. What is gone for good is forgotten, so that `gc` can free it."""
+
+from __future__ import annotations
+
+import enum
+import os
+import stat
+
+from diachunk.digest import Digest
+from diachunk.places.records import How, Placement, Put, Records
+
+
+class Left(enum.Enum):
+    """What is left of a placement."""
+
+    SOME = "some"
+    NOTHING = "nothing"
+    UNSEEN = "unseen"
+    """No name is there, and neither is the directory in which they were: its disk may only not be mounted now."""
+
+
+def left_of(placement: Placement) -> Left:
+    """Looks for the names that were given. A name that cannot be looked at counts as one that is there."""
+    if any(_is_there(placement, put) for put in placement.puts if put.ours and put.how is not How.MARK):
+        return Left.SOME
+    try:
+        root = os.stat(placement.root)
+    except OSError:
+        return Left.UNSEEN
+    # Where a disk is not mounted, its mount point is an empty directory, or some program has made the path anew.
+    same = placement.root_id == (root.st_dev, root.st_ino)
+    return Left.NOTHING if same and stat.S_ISDIR(root.st_mode) else Left.UNSEEN
+
+
+def _is_there(placement: Placement, put: Put) -> bool:
+    try:
+        os.lstat(placement.root / put.where)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def looked_after(records: Records) -> list[tuple[Digest, Placement, Left]]:
+    """Every placement of which nothing is to be seen, and how that is."""
+    seen = [
+        (each, placement, left_of(placement)) for each in records.ids() for placement in records.get(each)
+    ]
+    return [(each, placement, left) for each, placement, left in seen if left is not Left.SOME]
+
+
+def forget(records: Records, manifest_id: Digest, placement: Placement) -> None:
+    """Takes all of a placement out of its record. Within `Records.alone`."""
+    records.forget(manifest_id, placement.root, [put.where for put in placement.puts])
