@@ -127,8 +127,9 @@ def test_a_mount_that_hangs_ends_in_a_fault_and_holds_up_no_other(user: Path, de
     with BadServer(user) as server:
         found = diagnose(DIACHUNK_HOME=str(dead_mount / "store"), DIACHUNK_ORIGINS=server.url)
     assert time.monotonic() - started_at < 30
-    assert len([each for each in found.findings if "gave no answer" in each["what"]]) == 2, found.worse
+    assert len([each for each in found.findings if "gave no answer" in each["what"]]) == 3, found.worse
     assert found.about("a disk with adopted files gave no answer")
+    assert found.about("a disk with placed files gave no answer")
     finding = found.the("gave no answer in 10 s; not looked at: access", "fault")
     assert found.exit_code == 6
     assert {"machine", "caches", "network"} <= {each["area"] for each in found.findings}
