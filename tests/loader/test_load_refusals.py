@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import diachunk
 from diachunk.api.loading.load import LoadEvent, load, stream
@@ -76,6 +77,30 @@ def test_a_dtype_that_the_device_lacks_is_refused(
     with pytest.raises(LoadError, match="cpu has no float64"):
         load(held.target, "model", home=home)
     assert load(held.target, "model", home=home, tensors="layer.*")
+
+
+def test_of_several_files_it_takes_the_one_that_transformers_would(tmp_path: Path, home: Path) -> None:
+    """A trainer saves its arguments and its optimizer beside the weights, in files that look the same."""
+    own = {"w": torch.ones(3)}
+    beside = {"model/training_args.bin": pth(nn.Linear(1, 1)), "model/optimizer.pt": pth({"state": own["w"]})}
+    for number, (path, data) in enumerate(
+        (("pytorch_model.bin", pth(own)), ("model.safetensors", safetensors(own)))
+    ):
+        files = {f"model/{path}": data, "model/adapter.safetensors": safetensors(own)} | beside
+        if path.endswith(".bin"):
+            del files["model/adapter.safetensors"]
+        held = stored(tmp_path / str(number), home, files, f"lab/{number}")
+        assert list(load(held.target, home=home)) == ["w"]
+
+
+@pytest.mark.parametrize("paths", [("1.ckpt", "last.ckpt"), ("a/pytorch_model.bin", "b/pytorch_model.bin")])
+def test_of_several_files_that_nothing_tells_apart_none_is_taken(
+    tmp_path: Path, home: Path, paths: tuple[str, ...]
+) -> None:
+    held = stored(tmp_path / "files", home, {f"model/{path}": pth({"w": torch.ones(3)}) for path in paths})
+    with pytest.raises(LoadError, match="no index says which") as caught:
+        load(held.target, home=home)
+    assert all(path in caught.value.message for path in paths)
 
 
 def test_what_is_not_here_says_how_to_get_it(held: Checkpoint, tmp_path: Path) -> None:

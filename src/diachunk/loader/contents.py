@@ -17,6 +17,8 @@ INDEX_BYTES_MAX = 32 * MiB
 _SAFE = (".safetensors",)
 _PICKLED = (".pth", ".pt", ".bin", ".ckpt")
 _PACKED = (".gguf",)
+_BY_CUSTOM = ("model.safetensors", "pytorch_model.bin")
+"""What transformers calls the weights. It saves its arguments, optimizers and states of generators beside them."""
 _SAFE_INDEX = (".safetensors.index.json",)
 _PICKLED_INDEX = (".bin.index.json",)
 
@@ -30,8 +32,9 @@ class Chosen:
 
 
 def choose_files(component: Component, label: str) -> Chosen:
-    """The files that hold a component's tensors: an index and its shards, else the one file. Where a checkpoint
-    keeps the same weights in several formats, safetensors is taken.
+    """The files that hold a component's tensors: an index and its shards, else the one file, or of several the one
+    that is called as transformers calls it. Where a checkpoint keeps the same weights in several formats, safetensors
+    is taken.
 
     Raises:
         LoadError: there is none, or nothing says which of several.
@@ -44,6 +47,8 @@ def choose_files(component: Component, label: str) -> Chosen:
         if indexes:
             return Chosen((), indexes[0])
         files = _ending(by_path, suffixes)
+        if len(files) > 1:
+            files = [file for file in files if file.path in _BY_CUSTOM] or files
         if len(files) > 1:
             raise _several(label, files)
         if files:
