@@ -13,10 +13,9 @@ from diachunk.api.context import Context
 from diachunk.api.foreign.claims import adopt_known
 from diachunk.errors import StoreError
 from diachunk.manifest import Manifest
-from diachunk.schedule.work import BlobFacts
+from diachunk.schedule.work import BlobFacts, files_of
 from diachunk.store.blobs import Presence
 from diachunk.testing.hub import Hub
-from diachunk.transfer.assemble import wanted
 from fixtures import damage
 from fixtures.checkpoints import assert_store_is_right, blobs_of
 from fixtures.foreign import Lab
@@ -137,7 +136,7 @@ def test_a_good_copy_is_used_where_the_first_one_is_damaged(lab: Lab, base: Path
 
 
 def facts_of(manifest: Manifest) -> list[BlobFacts]:
-    return wanted(manifest, None, merged=True)
+    return files_of(manifest, None, merged=True)
 
 
 def test_nothing_is_noted_twice_and_nothing_that_is_proven(lab: Lab, base: Path, home: Path) -> None:

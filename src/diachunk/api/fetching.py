@@ -22,8 +22,9 @@ from diachunk.errors import TransferIncomplete, UsageError
 from diachunk.manifest import Manifest
 from diachunk.manifest.recipe import Recipe
 from diachunk.manifest.stated import StatedCheckpoint
+from diachunk.schedule.work import files_of
 from diachunk.store.blobs import Presence
-from diachunk.transfer.assemble import First, Report, wanted
+from diachunk.transfer.assemble import First, Report
 from diachunk.transfer.neighbours import gone_again
 from diachunk.transfer.plan import Plan
 from diachunk.transfer.progress import Listener, silent, words_only
@@ -189,7 +190,7 @@ def _carry_out(order: _Order, context: Context, progress: Listener) -> Snapshot:
         names=order.names,
         first=order.first,
     )
-    files = wanted(manifest, chosen, merged=destination.merges_equal_files)
+    files = files_of(manifest, chosen, merged=destination.merges_equal_files)
     if drawing is None:
         adopt_known(context, files, progress)
     for _ in range(_FINAL_CHECKS):

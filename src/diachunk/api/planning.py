@@ -20,7 +20,7 @@ from diachunk.config import Config
 from diachunk.manifest import Manifest
 from diachunk.manifest.recipe import Recipe
 from diachunk.manifest.stated import StatedCheckpoint
-from diachunk.transfer.assemble import wanted
+from diachunk.schedule.work import files_of
 from diachunk.transfer.plan import Plan, plan_components, plan_stated
 from diachunk.transfer.progress import Listener, silent
 
@@ -96,7 +96,7 @@ def _plan_manifest(
     manifest, to = found.manifest, wish.to
     chosen = chosen_of(manifest, wish.components)
     destination = context.destination(to, force=True)
-    files = wanted(manifest, chosen, merged=destination.merges_equal_files)
+    files = files_of(manifest, chosen, merged=destination.merges_equal_files)
     adopt_known(context, files, progress)
     parts, disk = plan_components(context.store, destination, files, context.lower_stores)
     directory = Path(to) if to is not None else context.store.layout.snapshot(manifest.id)

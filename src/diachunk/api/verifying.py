@@ -19,10 +19,10 @@ from diachunk.errors import DiachunkError, StoreError, UsageError, os_errors
 from diachunk.formats.base import FileAccess, TensorSpan
 from diachunk.formats.registry import find_tensors
 from diachunk.manifest import ChunkList, Manifest
-from diachunk.schedule.work import BlobFacts
+from diachunk.schedule.work import BlobFacts, files_of
 from diachunk.store.blobs import Presence
 from diachunk.store.files import regular
-from diachunk.transfer.assemble import Report, wanted
+from diachunk.transfer.assemble import Report
 from diachunk.transfer.check import Checked, check_files
 from diachunk.transfer.destination import Destination
 from diachunk.transfer.progress import Listener, silent
@@ -112,7 +112,7 @@ class _Walk:
         started_at = time.monotonic()
         present: list[tuple[BlobFacts, Path]] = []
         absent: list[BlobFacts] = []
-        files = wanted(manifest, None, merged=False)
+        files = files_of(manifest, None, merged=False)
         for facts in files:
             path = self._locate(facts, destination, manifest)
             if path is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from diachunk.bitmap import Bitmap
 from diachunk.chunking.verify import ChunkRef
 from diachunk.digest import Digest
-from diachunk.manifest.model import ChunkList
+from diachunk.manifest.model import ChunkList, Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,21 @@ class Run:
     @property
     def items(self) -> range:
         return range(self.first, self.first + len(self.refs))
+
+
+def files_of(manifest: Manifest, components: frozenset[str] | None, *, merged: bool) -> list[BlobFacts]:
+    """The files to make present; with `merged`, files of equal content once."""
+    facts: dict[object, BlobFacts] = {}
+    for component, file in manifest.walk():
+        if components is None or component.name in components:
+            key = file.blake3 if merged else (component.name, file.path)
+            facts.setdefault(
+                key,
+                BlobFacts(
+                    file.blake3, file.size, file.chunks, component.name, file.path, file.sha256, file.git
+                ),
+            )
+    return list(facts.values())
 
 
 class WorkList:

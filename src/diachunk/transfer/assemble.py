@@ -13,7 +13,6 @@ from pathlib import Path
 
 from diachunk.errors import ManifestError, StoreError
 from diachunk.limits import Limits
-from diachunk.manifest import Manifest
 from diachunk.schedule.health import Health, Tier
 from diachunk.schedule.work import BlobFacts, WorkList
 from diachunk.sources.base import Source
@@ -53,21 +52,6 @@ class Report:
     elapsed_s: float = 0.0
     repaired: list[Checked] = field(default_factory=list)
     sources: tuple[Health, ...] = ()
-
-
-def wanted(manifest: Manifest, components: frozenset[str] | None, *, merged: bool) -> list[BlobFacts]:
-    """The files to make present; with `merged`, files of equal content once."""
-    facts: dict[object, BlobFacts] = {}
-    for component, file in manifest.walk():
-        if components is None or component.name in components:
-            key = file.blake3 if merged else (component.name, file.path)
-            facts.setdefault(
-                key,
-                BlobFacts(
-                    file.blake3, file.size, file.chunks, component.name, file.path, file.sha256, file.git
-                ),
-            )
-    return list(facts.values())
 
 
 class Assembly:

@@ -19,9 +19,9 @@ from diachunk.digest import Digest
 from diachunk.errors import UsageError
 from diachunk.manifest import Manifest
 from diachunk.manifest.recipe import Recipe
+from diachunk.schedule.work import files_of
 from diachunk.store.adopted import AdoptedFile
 from diachunk.store.blobs import Presence
-from diachunk.transfer.assemble import wanted
 from diachunk.transfer.check import Checked, check_files
 from diachunk.transfer.progress import Listener, silent
 
@@ -186,7 +186,7 @@ class _Walk:
         self.checked_bytes = 0
         self._context = context
         self._listener = listener
-        files = [facts for manifest in manifests for facts in wanted(manifest, None, merged=True)]
+        files = [facts for manifest in manifests for facts in files_of(manifest, None, merged=True)]
         find = context.store.blobs.find
         self._here = {
             facts.digest

@@ -25,7 +25,7 @@ from diachunk.errors import DiachunkError, Interrupted, StoreError, TrustError, 
 from diachunk.manifest import Manifest
 from diachunk.manifest.names import parse_ref
 from diachunk.project import LOCK_FILE, PLACE_KINDS, PROJECT_FILE, WantedCheckpoint, find_project_file
-from diachunk.transfer.assemble import wanted as files_of
+from diachunk.schedule.work import files_of
 from diachunk.transfer.plan import Plan, plan_components
 from diachunk.transfer.progress import Listener, Notice, silent
 

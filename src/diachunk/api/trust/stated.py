@@ -20,8 +20,9 @@ from diachunk.digest import Digest
 from diachunk.errors import IntegrityError, TransferIncomplete
 from diachunk.manifest import Manifest
 from diachunk.manifest.stated import StatedCheckpoint, StatedFile, matches_statement
+from diachunk.schedule.work import files_of
 from diachunk.store.collect import forget
-from diachunk.transfer.assemble import Report, wanted
+from diachunk.transfer.assemble import Report
 from diachunk.transfer.progress import Listener, Notice, Retractable, words_only
 
 _TRIED_MAX = 2
@@ -103,7 +104,7 @@ def _bring(
         catalog.mark_private(manifest.id)
     catalog.add(manifest)
     destination = context.destination(None, force=False)
-    files = wanted(manifest, None, merged=destination.merges_equal_files)
+    files = files_of(manifest, None, merged=destination.merges_equal_files)
     adopt_known(context, files, listener)
     assembly = context.assembly(manifest, destination, origins, max_down_bps, listener, names=True)
     try:
