@@ -136,10 +136,11 @@ class LoadError(DiachunkError):
 
 
 class Interrupted(DiachunkError):
-    """The user stopped it (Ctrl-C, SIGTERM). What was verified is kept: run again to resume."""
+    """The user stopped it (Ctrl-C, SIGTERM). What was verified is kept: run again to resume. Not `retryable`: a loop
+    that tries again whatever may succeed must not swallow Ctrl-C.
+    """
 
     exit_code = 130
-    retryable = True
 
 
 _OS_HINTS = {

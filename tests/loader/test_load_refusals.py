@@ -43,6 +43,15 @@ def test_an_unknown_component_lists_those_there_are(held: Checkpoint, home: Path
     assert "model, vocoder" in caught.value.hint
 
 
+def test_where_the_only_component_has_no_name_that_is_said(tmp_path: Path, home: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(safetensors(weights()))
+    diachunk.publish([file], name="lab/alone", home=home)
+    with pytest.raises(UsageError, match="no component 'cpu'") as caught:
+        load("lab/alone", "cpu", home=home)  # as who takes the second argument for the device
+    assert caught.value.hint == "its only one has no name: leave the component out"
+
+
 def test_an_unknown_tensor_names_near_ones(held: Checkpoint, home: Path) -> None:
     for wanted in ("layer.wieght", ["embed.*", "layer.wieght"]):
         with pytest.raises(UsageError, match=r"layer\.wieght") as caught:

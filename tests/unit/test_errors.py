@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from diachunk import errors
-from diachunk.errors import DiachunkError, ManifestError, from_os_error, printable, redact
+from diachunk.errors import DiachunkError, Interrupted, ManifestError, from_os_error, printable, redact
 
 EXIT_CODES = {
     "DiachunkError": 1,
@@ -82,3 +82,7 @@ def test_an_os_error_names_its_own_file_if_no_other_is_known() -> None:
         == "cannot read /a: No such file"
     )
     assert from_os_error(OSError("odd"), "read", "/a").message == "cannot read /a: OSError"
+
+
+def test_a_loop_that_tries_again_does_not_swallow_ctrl_c() -> None:
+    assert not Interrupted("stopped").retryable

@@ -174,7 +174,8 @@ def _choose_name(ref: str, names: list[str], name: str | None) -> str:
     if name is None and len(names) != 1:
         raise UsageError(f"{ref} has several components: name one of them", hint=known)
     if name is not None and name not in names:
-        raise UsageError(f"{ref} has no component {name!r:.96}", hint=f"it has: {known}")
+        hint = "its only one has no name: leave the component out" if names == [""] else f"it has: {known}"
+        raise UsageError(f"{ref} has no component {name!r:.96}", hint=hint)
     return names[0] if name is None else name
 
 
