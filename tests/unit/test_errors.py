@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from diachunk import errors
-from diachunk.errors import DiachunkError, Interrupted, ManifestError, from_os_error, printable, redact
+from diachunk.errors import DiachunkError, ManifestError, from_os_error, printable, redact
 
 EXIT_CODES = {
     "DiachunkError": 1,
@@ -34,7 +34,8 @@ def test_each_family_has_its_exit_code() -> None:
 def test_only_what_can_succeed_when_run_again_is_retryable() -> None:
     families = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     retryable = {kind.__name__ for kind in families if issubclass(kind, DiachunkError) and kind.retryable}
-    assert retryable == {"TransferIncomplete", "Interrupted"}
+    # not Interrupted: a loop that tries again must not swallow Ctrl-C
+    assert retryable == {"TransferIncomplete"}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,3 @@ def test_an_os_error_names_its_own_file_if_no_other_is_known() -> None:
         == "cannot read /a: No such file"
     )
     assert from_os_error(OSError("odd"), "read", "/a").message == "cannot read /a: OSError"
-
-
-def test_a_loop_that_tries_again_does_not_swallow_ctrl_c() -> None:
-    assert not Interrupted("stopped").retryable
