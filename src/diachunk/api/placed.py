@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from diachunk.api.context import Context
 from diachunk.digest import Digest
-from diachunk.places.gone import Left, forget, left_of, looked_after
+from diachunk.places.gone import Left, forget, looked_after
 from diachunk.places.records import Placement, Records
 from diachunk.store.store import Store
 
@@ -51,10 +51,8 @@ def forget_gone(context: Context, *, dry_run: bool) -> Tidied:
                     f"would forget that {name} was placed in {placement.root}: nothing of it is left"
                 )
             else:
-                with records.alone():
-                    if left_of(placement) is not Left.NOTHING:
-                        continue
-                    forget(records, manifest_id, placement)
+                if not forget(store, manifest_id, placement):
+                    continue
                 tidied.notes.append(
                     f"{name} is not placed in {placement.root} any more: nothing of it is left there"
                 )

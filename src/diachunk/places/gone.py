@@ -8,6 +8,8 @@ import stat
 
 from diachunk.digest import Digest
 from diachunk.places.records import How, Placement, Put, Records
+from diachunk.places.undo import Undoer
+from diachunk.store.store import Store
 
 
 class Left(enum.Enum):
@@ -50,6 +52,10 @@ def looked_after(records: Records) -> list[tuple[Digest, Placement, Left]]:
     return [(each, placement, left) for each, placement, left in seen if left is not Left.SOME]
 
 
-def forget(records: Records, manifest_id: Digest, placement: Placement) -> None:
-    """Takes all of a placement out of its record. Within `Records.alone`."""
-    records.forget(manifest_id, placement.root, [put.where for put in placement.puts])
+def forget(store: Store, manifest_id: Digest, placement: Placement) -> bool:
+    """Takes it out of its record, and away what only marked the directory; False if something of it is there again.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+    return Undoer(store, manifest_id, placement).undo_if(lambda: left_of(placement) is Left.NOTHING)

@@ -62,6 +62,18 @@ class Undoer:
             self._undo([put for put in self._placement.puts if chosen(put)])
         return self.undone
 
+    def undo_if(self, is_so: Callable[[], bool]) -> bool:
+        """All of it, if that is so once nobody else places or undoes. Returns whether it was.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        with self._records.alone():
+            if not is_so():
+                return False
+            self._undo(self._placement.puts)
+        return True
+
     def _undo(self, puts: Sequence[Put]) -> None:
         others = self._records.at(self._placement.root, without=self._id)
         gone = [put.where for put in puts if not put.ours]
