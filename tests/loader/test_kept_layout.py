@@ -7,6 +7,7 @@ import os
 import stat
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,10 @@ from diachunk.loader import pickles
 from diachunk.loader.headers import read_layout
 from diachunk.loader.kept import decode, encode
 from diachunk.loader.layout import Layout
-from fixtures.checkpoints import Checkpoint
-from fixtures.tensors import assert_same, blob_of, next_tick, pth, safetensors, stored, weights
+from diachunk.manifest import Component, build
+from diachunk.manifest import encode as encode_manifest
+from fixtures.checkpoints import Checkpoint, tree
+from fixtures.tensors import assert_same, blob_of, made, next_tick, pth, safetensors, stored, weights
 
 FILE = "vocoder/weights.pth"
 
@@ -114,7 +117,7 @@ def cut_short(data: bytes) -> bytes:
 
 
 def of_another(data: bytes) -> bytes:
-    return signed({**content(data), "blob": "00" * 32})
+    return signed({**content(data), "chunk_list": "00" * 32})
 
 
 def newer(data: bytes) -> bytes:
@@ -395,12 +398,33 @@ def test_encoding_round_trips() -> None:
         {"a": base, "conj": base.conj(), "part": base[3:9:2].t(), "f8": torch.ones(3).to(torch.float8_e5m2)}
     )
     layout = read_layout(BytesAccess(data), 5, "file")
-    blob = digest_of(data)
-    kept_ = encode(layout, blob)
-    assert decode(kept_, blob, len(data), 5) == layout
-    assert decode(kept_, blob, 100, 5) is None
+    chunks = digest_of(data)
+    kept_ = encode(layout, chunks)
+    assert decode(kept_, chunks, len(data), 5) == layout
+    assert decode(kept_, chunks, 100, 5) is None
     assert decode(kept_, digest_of(b""), len(data), 5) is None
 
 
 def test_a_tree_that_came_whole_is_not_kept() -> None:
     assert encode(Layout((), (), {}, {"x": torch.ones(1)}), digest_of(b"")) is None
+
+
+def test_what_a_liars_chunks_held_is_kept_of_no_other_file(tmp_path: Path, home: Path) -> None:
+    """Its manifest names the blob of another checkpoint over chunks of its own, which verify one by one. As long as
+    nobody else claims that blob, nothing tells.
+    """
+    one, other = torch.zeros(300_000), torch.ones(300_000)
+    right, wrong = pth({"a": one, "b": other}), pth({"b": one, "a": other})
+    assert len(right) == len(wrong)
+    root = tree(tmp_path / "liar", {FILE: wrong})
+    held = made(tmp_path / "files", {FILE: right})
+    (true_file,) = (file for _, file in held.manifest.walk())
+    (lie,) = (file for _, file in made(tmp_path / "copy", {FILE: wrong}).manifest.walk())
+    manifest = build("liar/x", "main", [Component("vocoder", (replace(lie, blake3=true_file.blake3),))])
+    target = tmp_path / "liar.json"
+    target.write_bytes(encode_manifest(manifest))
+    load(target, home=home, fetch=True, origins=[str(root)])
+    assert kept(held, home).is_file()
+    diachunk.fetch(held.target, origins=[str(held.root)], home=home)
+    for _ in range(2):
+        assert_same(load(held.target, home=home), {"a": one, "b": other})

@@ -1,8 +1,9 @@
 """What a PyTorch file holds, as it is kept beside its stamp: proven, it then opens without its pickle.
 
-A layout follows from the bytes of the file alone, and those that it was read from were hashed: it is right for every
-file of that digest. What is read here may be anything all the same, and is as if it were not there where it is not
-what was written.
+A layout follows from the bytes of the file alone, and those that it was read from were compared with a chunk list: it
+is right for every file that this list was verified on. Not for every file of that digest: a manifest may claim the
+blob of another over chunks of its own. What is read here may be anything all the same, and is as if it were not there
+where it is not what was written.
 """
 
 from __future__ import annotations
@@ -31,15 +32,18 @@ _INT_MAX = 2**63 - 1
 _HEX = 64
 
 
-def encode(layout: Layout, blob: Digest) -> bytes | None:
-    """The layout of the blob of that digest; None where it cannot be kept: what is no tensor comes back as what it
-    was only if JSON has it.
+def encode(layout: Layout, chunk_list: Digest) -> bytes | None:
+    """The layout of a file of these chunks; None where it cannot be kept: what is no tensor comes back as what it was
+    only if JSON has it.
+
+    Args:
+        chunk_list: `ChunkList.id` of what its bytes were compared with.
     """
     if layout.ready or not _is_plain(layout.metadata, 0):
         return None
     content = {
         "diachunk_tensors": _VERSION,
-        "blob": blob.hex(),
+        "chunk_list": chunk_list.hex(),
         "storages": [[each.offset, each.size, short(each.dtype)] for each in layout.storages],
         "views": [
             [
@@ -61,13 +65,15 @@ def encode(layout: Layout, blob: Digest) -> bytes | None:
     return data if len(data) <= KEPT_BYTES_MAX else None
 
 
-def decode(data: bytes | None, blob: Digest, size: int, number: int) -> Layout | None:
-    """The layout that was kept of a blob of `size` bytes, as file number `number`; None if this is none."""
+def decode(data: bytes | None, chunk_list: Digest, size: int, number: int) -> Layout | None:
+    """The layout that was kept of a file of these chunks, of `size` bytes, as file number `number`; None if this is
+    none.
+    """
     if data is None or data[:_HEX] != digest_of(data[_HEX + 1 :]).hex().encode():
         return None
     try:
         content = json.loads(data[_HEX + 1 :])
-        if content["diachunk_tensors"] != _VERSION or content["blob"] != blob.hex():
+        if content["diachunk_tensors"] != _VERSION or content["chunk_list"] != chunk_list.hex():
             return None
         if len(content["views"]) > _VIEWS_MAX:
             return None

@@ -105,17 +105,17 @@ def _layout(files: Files, blobs: list[Blob], number: int, *, allow_code: bool) -
 
 def _kept_or_read(files: Files, blob: Blob, number: int, *, allow_code: bool) -> Layout:
     """Its layout. That of a pickle is read once, from bytes that are hashed also where a stamp proves the file: what
-    is kept of it must be right for as long as there are files of that digest.
+    is kept of it must be right for every file of these chunks, also after a repair.
     """
     if allow_code or not may_hold_pickle(blob):
         return read_layout(blob, number, blob.facts.label, allow_code=allow_code)
-    digest = blob.facts.digest
-    known = decode(files.recall(blob), digest, blob.size, number) if blob.trusted else None
+    chunks = blob.facts.chunks.id
+    known = decode(files.recall(blob), chunks, blob.size, number) if blob.trusted else None
     if known is not None:
         return known
     with blob.hashing_headers():
         layout = read_layout(blob, number, blob.facts.label)
-    kept = encode(layout, digest)
+    kept = encode(layout, chunks)
     if kept is not None:
         files.keep(blob, kept)
     return layout

@@ -15,7 +15,7 @@ from diachunk.loader.kept import decode, encode
 from fuzz.checks import bounded
 
 DICTIONARY = (
-    b'"diachunk_tensors":1,"blob":"',
+    b'"diachunk_tensors":1,"chunk_list":"',
     b'"storages":[[',
     b'"views":[["',
     b'"metadata":{',
@@ -29,13 +29,13 @@ DICTIONARY = (
     b"1e400",
 )
 _FILE_BYTES = 4096
-_BLOB = digest_of(b"fuzz")
+_CHUNKS = digest_of(b"fuzz")
 
 
 def fuzz_one(data: bytes) -> None:
     """As it is, and with the checksum that belongs to it: who can write one knows how to make that, too."""
     for kept in (data, digest_of(data).hex().encode() + b"\n" + data):
-        layout, _ = bounded(partial(decode, kept, _BLOB, _FILE_BYTES, 7), len(kept), bytes_per_byte=256)
+        layout, _ = bounded(partial(decode, kept, _CHUNKS, _FILE_BYTES, 7), len(kept), bytes_per_byte=256)
         if layout is None:
             continue
         assert not layout.ready
@@ -46,9 +46,9 @@ def fuzz_one(data: bytes) -> None:
             storage = layout.storages[view.storage]
             assert view.reaches * view.dtype.itemsize <= storage.size
             assert min((*view.shape, *view.stride, view.start), default=0) >= 0
-        again = encode(layout, _BLOB)
+        again = encode(layout, _CHUNKS)
         if again is not None:
-            assert decode(again, _BLOB, _FILE_BYTES, 7) == layout
+            assert decode(again, _CHUNKS, _FILE_BYTES, 7) == layout
 
 
 def seeds() -> list[bytes]:
@@ -65,7 +65,7 @@ def seeds() -> list[bytes]:
 def _text(tree: object) -> bytes:
     buffer = io.BytesIO()
     torch.save(tree, buffer)
-    kept = encode(read_layout(BytesAccess(buffer.getvalue()), 7, "seed"), _BLOB)
+    kept = encode(read_layout(BytesAccess(buffer.getvalue()), 7, "seed"), _CHUNKS)
     assert kept is not None
     text = kept.partition(b"\n")[2]
     json.loads(text)
