@@ -149,3 +149,22 @@ def test_the_verb_says_so(home: Path, shown: Path) -> None:
     assert done.returncode == 0
     assert "lab/x@main is not placed in" in done.stderr
     assert Store.open(home).catalog.placed() == set()
+
+
+def test_what_only_marked_the_directory_goes_as_well(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would know it any more, and it belongs to nothing that is there."""
+    files = tmp_path / "of-the-hub"
+    files.mkdir()
+    (files / "weights.bin").write_bytes(b"h" * 1000)
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+    upstream = {"": {"kind": "hub", "repository": "lab/h", "commit": "c" * 40}}
+    diachunk.publish([files], name="lab/h", copy=True, upstream=upstream)
+    diachunk.place("lab/h", into=["hub"])
+    assert (cache / "CACHEDIR.TAG").is_file()
+    shutil.rmtree(cache / "models--lab--h")
+    collect()
+    assert list(cache.iterdir()) == []
+    assert list((home / "placed").glob("*.json")) == []
