@@ -54,11 +54,13 @@ class Room:
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         usage = None
-        with contextlib.suppress(StoreError):
-            if self._store.layout.is_there():
-                usage = Usage(disk_bytes(self._store), self._store.layout.free_bytes())
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(self._take, usage)
+        try:
+            with contextlib.suppress(StoreError):
+                if self._store.layout.is_there():
+                    usage = Usage(disk_bytes(self._store), self._store.layout.free_bytes())
+        finally:  # whatever it was, the next one who asks has to be able to look again
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(self._take, usage)
 
     def _take(self, usage: Usage | None) -> None:
         self._found = (self._clock(), usage)
