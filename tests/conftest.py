@@ -1,9 +1,11 @@
-"""For all tests: signals as a person at a terminal has them, and no company but where a test asks for it."""
+"""For all tests: signals as a person at a terminal has them, no company unless asked for, no deadline for examples."""
 
 from __future__ import annotations
 
 import os
 import signal
+
+from hypothesis import settings
 
 # What started the tests may have had some ignored (nohup; a job in the background), and processes inherit that:
 # then no test could stop what it starts. diachunk itself leaves ignored signals ignored, as it should.
@@ -15,3 +17,7 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 # Tests run side by side: a fetch of one must not find, on the network that they share, a node of another.
 os.environ.setdefault("DIACHUNK_SHARE", "false")
 os.environ.setdefault("DIACHUNK_DISCOVER", "false")
+
+# Side by side on few cores, an example of 0.1 s may take three times that once, and not again.
+settings.register_profile("crowd", deadline=None)
+settings.load_profile("crowd")

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -16,11 +17,14 @@ _TEXT_BYTES_MAX = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process of this machine. `state` is its letter in proc_pid_stat(5): T stopped, D waits for a disk."""
+    """A process of this machine. `state` is its letter in proc_pid_stat(5): T stopped, D waits for a disk.
+    `is_diachunk`: whether it runs our program.
+    """
 
     pid: int
     command: str
     state: str
+    is_diachunk: bool = False
 
 
 def text_of(path: Path) -> str:
@@ -34,9 +38,18 @@ def text_of(path: Path) -> str:
 
 def process(pid: int) -> Process:
     """What can be told of a process; its fields are "" where it belongs to others, or is gone."""
-    words = text_of(_PROC / str(pid) / "cmdline").replace("\0", " ").strip()
+    words = text_of(_PROC / str(pid) / "cmdline").rstrip("\0").split("\0")
     after_name = text_of(_PROC / str(pid) / "stat").rpartition(")")[2].split()
-    return Process(pid, words[:80], after_name[0] if after_name else "")
+    command = " ".join(words).strip()
+    return Process(pid, command[:80], after_name[0] if after_name else "", _is_diachunk(words))
+
+
+def _is_diachunk(words: list[str]) -> bool:
+    """Whether a command line runs our program. Its name alone says nothing: projects lie in directories so called."""
+    names = [os.path.basename(word) for word in words]
+    if not names[0].startswith("python"):
+        return names[0] == "diachunk"
+    return names[1:2] == ["diachunk"] or ("-m", "diachunk") in pairwise(words)
 
 
 def lock_holders() -> dict[int, list[int]]:

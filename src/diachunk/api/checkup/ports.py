@@ -17,7 +17,7 @@ def ports(patient: Patient) -> Iterator[Finding]:
     """Which of the ports that sharing uses are taken, and by whom."""
     taken = listeners(PORTS) if sys.platform == "linux" else dict.fromkeys(_answering())
     names = {port: _who(pid) for port, pid in taken.items()}
-    others = {port: name for port, name in names.items() if "diachunk" not in name}
+    others = {port: names[port] for port, pid in taken.items() if not (pid and process(pid).is_diachunk)}
     if len(taken) == len(PORTS):
         first, pid = next(iter(taken.items()))
         what = (
