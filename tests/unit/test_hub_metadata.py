@@ -225,8 +225,11 @@ def test_nobody_there_is_told(hub: Hub) -> None:
 
 def asked(endpoint: str) -> TransferIncomplete:
     huggingface_hub.close_session()  # it keeps its proxies as long as its connections
-    with pytest.raises(TransferIncomplete) as caught:
-        describe("c", HubUpstream(NAME), HubAccess(endpoint), IMPATIENT)
+    try:
+        with pytest.raises(TransferIncomplete) as caught:
+            describe("c", HubUpstream(NAME), HubAccess(endpoint), IMPATIENT)
+    finally:
+        huggingface_hub.close_session()  # and this one would be whoever comes next's
     assert NAME in caught.value.message
     return caught.value
 
