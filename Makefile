@@ -33,8 +33,8 @@ fuzz: $(VENV)/.dev  ## coverage-guided fuzzing, FUZZ_SECONDS (600) for each targ
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run --seconds $(or $(FUZZ_SECONDS),600) --corpus .fuzz/corpus --crashes .fuzz/crashes
 	FUZZ_EXAMPLES=500 $(BIN)/python -m pytest -n0 tests/property/test_store_machine.py
 
-fuzz-briefly: $(VENV)/.dev  ## the same for a few seconds: part of CI
-	PYTHONPATH=tests $(BIN)/python -m fuzz.run
+fuzz-briefly: $(VENV)/.dev  ## the same for a few seconds, and the same inputs each time: part of CI
+	PYTHONPATH=tests $(BIN)/python -m fuzz.run --seed 1
 
 check: $(VENV)/.dev  ## lint, format, types, floors
 	$(BIN)/ruff check .

@@ -75,13 +75,12 @@ def string(key: str, value: Any) -> str:
 
 def path_of(key: str, text: str) -> Path:
     """A path as a user writes it, with `~`."""
-    try:
-        path = Path(text).expanduser()
-    except RuntimeError as error:
-        raise UsageError(f"{key}: no home directory for {text!r:.60}") from error
     if "\0" in text:
         raise UsageError(f"{key}: not a path: {text!r:.60}")
-    return path
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{key}: no home directory for {text!r:.60}") from error
 
 
 def peers(key: str, value: Any) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Runs fuzz targets under atheris, or replays inputs without it. See docs/fuzzing.md.
 
-PYTHONPATH=tests python -m fuzz.run [--seconds N] [--target T]... [--jobs J] [--corpus DIR]
+PYTHONPATH=tests python -m fuzz.run [--seconds N] [--target T]... [--jobs J] [--corpus DIR] [--seed N]
 PYTHONPATH=tests python -m fuzz.run --target T --replay FILE...
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from fuzz.registry import TARGETS, Target
 
 SECONDS = 6
-"""A target's share of a short run: eleven targets, two at a time, in about 45 s with their start."""
+"""A target's share of a short run."""
 _RSS_MIB = 1024
 _INPUT_S = 25
 """What one input may take before libFuzzer calls it hung. The targets' own bounds are tighter."""
@@ -40,8 +40,13 @@ class Ran:
     crashes: tuple[Path, ...]
 
 
-def fuzz(target: Target, seconds: int, corpus: Path, crashes: Path) -> Ran:
-    """Fuzzes one target for a while, from its seeds, regressions and what `corpus` holds already."""
+def fuzz(target: Target, seconds: int, corpus: Path, crashes: Path, seed: int | None = None) -> Ran:
+    """Fuzzes one target for a while, from its seeds, regressions and what `corpus` holds already.
+
+    Args:
+        seed: what it draws from: the same inputs in the same order, as many as there is time for. None: others
+            each time.
+    """
     own = corpus / target.name
     own.mkdir(parents=True, exist_ok=True)
     for each in [*target.load().seeds(), *(path.read_bytes() for path in target.regressions())]:
@@ -54,6 +59,7 @@ def fuzz(target: Target, seconds: int, corpus: Path, crashes: Path) -> Ran:
         *(f"-max_total_time={seconds}", f"-max_len={target.bytes_max}", f"-rss_limit_mb={_RSS_MIB}"),
         *(f"-timeout={_INPUT_S}", f"-artifact_prefix={crashes}/{target.name}-", "-print_final_stats=1"),
         *([f"-dict={words}"] if target.load().DICTIONARY else []),
+        *([f"-seed={seed}"] if seed is not None else []),
         str(own),
     ]
     command = [sys.executable, "-m", "fuzz.worker", target.name, *arguments]
@@ -116,6 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--jobs", type=int, default=2, help="targets at a time (%(default)s)")
     parser.add_argument("--corpus", type=Path, help="keep what was found interesting here, and start from it")
+    parser.add_argument("--seed", type=int, help="draw the same inputs each time (others each time)")
     parser.add_argument("--crashes", type=Path, help="keep crashing inputs here (a new temporary directory)")
     parser.add_argument(
         "--replay", type=Path, nargs="+", metavar="FILE", help="feed these inputs to --target"
@@ -136,7 +143,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="diachunk-corpus-") as fresh:
         corpus = options.corpus or Path(fresh)
         with ThreadPoolExecutor(max(1, options.jobs)) as pool:
-            running = [pool.submit(fuzz, target, options.seconds, corpus, crashes) for target in chosen]
+            running = [
+                pool.submit(fuzz, target, options.seconds, corpus, crashes, options.seed) for target in chosen
+            ]
             done = []
             for each in as_completed(running):
                 done.append(each.result())

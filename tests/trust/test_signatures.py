@@ -221,6 +221,9 @@ def test_what_cannot_sign_is_known_before_anything_is_hashed(tmp_path: Path) -> 
     assert "ssh-keygen -t ed25519" in caught.value.hint
     with pytest.raises(UsageError, match="not a file"):
         check_key(tmp_path)
+    for text in ("a\0b", "~a\0b/key"):
+        with pytest.raises(UsageError, match="no such key"):
+            check_key(text)
 
 
 def test_a_key_that_does_not_sign_says_what_ssh_keygen_said(tmp_path: Path) -> None:

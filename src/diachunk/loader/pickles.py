@@ -12,6 +12,7 @@ import pickle
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import IO, Any, cast
 
 import torch
@@ -27,6 +28,7 @@ from diachunk.loader.members import check_zip
 
 _DEPTH_MAX = 64
 _ENTRIES_MAX = 250_000
+_KEY_ENTRIES_MAX = 1_000
 _UNWRAPPED = "state_dict"
 _quietly = threading.RLock()
 """What to warn of is the process's: of two threads that change it, the later one would put back what the other had set,
@@ -278,11 +280,22 @@ class _Walk:
         return tensors, rest or None
 
     def _name(self, prefix: str, key: object) -> str:
+        # Few bytes can stand for a tuple of millions: seconds as text, in which no Ctrl-C is heard.
+        if isinstance(key, tuple) and len(list(islice(_flat(key), _KEY_ENTRIES_MAX + 1))) > _KEY_ENTRIES_MAX:
+            raise LoadError(f"{self._label}: a key of more than {_KEY_ENTRIES_MAX:,} entries")
         name = f"{prefix}.{key}" if prefix else str(key)
         try:
             return check_name(name)
         except FormatError as error:
             raise LoadError(f"{self._label}: {error}") from error
+
+
+def _flat(key: tuple[object, ...]) -> Iterator[object]:
+    """What stands in a key, and the tuples around it."""
+    for each in key:
+        yield each
+        if isinstance(each, tuple):
+            yield from _flat(each)
 
 
 def _children(node: Any) -> Iterator[tuple[Any, Any]]:

@@ -24,12 +24,15 @@ def check_key(key: str | os.PathLike[str]) -> Path:
         UsageError: no such file.
         TrustError: ssh-keygen is not installed.
     """
-    path = Path(os.path.expanduser(os.fspath(key)))
+    text = os.fspath(key)
+    if "\0" in text:
+        raise UsageError(f"no such key: {text!r:.80}")
+    path = Path(os.path.expanduser(text))
     tool()
     try:
         if stat.S_ISREG(os.stat(path).st_mode):
             return path
-    except (OSError, ValueError) as error:
+    except OSError as error:
         hint = f"make one with: ssh-keygen -t ed25519 -f {shlex.quote(str(path))}"
         raise UsageError(f"no such key: {path}", hint=hint) from error
     raise UsageError(f"{path} is no key: not a file")
