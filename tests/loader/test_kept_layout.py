@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -196,7 +196,33 @@ def true_is_no_number(data: bytes) -> bytes:
 
 
 def deep(data: bytes) -> bytes:
-    return signed_text(b'{"diachunk_tensors":1,"metadata":' + b"[" * 100_000)
+    return signed_text(b'{"diachunk_tensors":2,"metadata":' + b"[" * 100_000)
+
+
+def metadata_of(found: object) -> Callable[[bytes], bytes]:
+    def spoil(data: bytes) -> bytes:
+        return signed({**content(data), "metadata": found})
+
+    return spoil
+
+
+def nested_json(depth: int) -> object:
+    return ["list", nested_json(depth - 1)] if depth else 1
+
+
+NO_METADATA = {
+    "a list": ["list", 1],
+    "an object": {"a": 1},
+    "of no kind": ["dict", ["a", [1, 2]]],
+    "of an unknown kind": ["dict", ["a", ["set", 1]]],
+    "empty": ["dict", ["a", []]],
+    "an object inside": ["dict", ["a", {}]],
+    "a key that is none": ["dict", [["list"], 1]],
+    "a value too few": ["dict", ["a"]],
+    "a value too many": ["dict", ["a", 1, 2]],
+    "another float": ["dict", ["a", ["float", "1e5"]]],
+    "too deep": ["dict", ["a", nested_json(40)]],
+}
 
 
 def nothing(data: bytes) -> bytes:
@@ -241,6 +267,7 @@ def signed_text(text: bytes) -> bytes:
         deep,
         nothing,
         zeros,
+        *(pytest.param(metadata_of(found), id=f"metadata {what}") for what, found in NO_METADATA.items()),
     ],
 )
 def test_one_that_is_not_what_was_written_is_as_if_there_were_none(
@@ -345,13 +372,19 @@ def test_what_is_no_tensor_comes_back_as_it_was(tmp_path: Path, home: Path, pick
         "nothing": None,
         "steps": [1, [2, {"x": "y"}]],
         "big": 2**62,
+        "best": float("inf"),
+        "optimizer": {
+            "state": {0: {"step": 1000}, 1: {"step": -1000}},
+            "param_groups": [{"betas": (0.9, 0.999), "params": [0, 1], "lr": -float("inf")}],
+        },
+        "ordered": OrderedDict([("b", 1), ("a", OrderedDict())]),
+        "keyed": {("a", 1): (), None: [], True: {}, 0.5: "0.5", "0.5": 0.5},
+        "words": ["float", "tuple", ["list", "dict"]],
     }
     held = stored(tmp_path / "files", home, {FILE: pth(tree)})
     first, second = (load(held.target, home=home) for _ in range(2))
-    assert first.metadata == second.metadata == {key: tree[key] for key in tree if key != "state_dict"}
-    assert {key: type(each) for key, each in second.metadata.items()} == {
-        key: type(each) for key, each in first.metadata.items()
-    }
+    wanted_ = {key: tree[key] for key in tree if key != "state_dict"}
+    assert repr(first.metadata) == repr(second.metadata) == repr(wanted_), "types count, and the order"
     assert pickles_read == [FILE]
 
 
@@ -359,17 +392,23 @@ def nested(depth: int) -> object:
     return [nested(depth - 1)] if depth else 1
 
 
+def with_attributes(found: OrderedDict[str, int]) -> OrderedDict[str, int]:
+    """As a module's state dict has its `_metadata`."""
+    found._metadata = {"": {"version": 1}}  # type: ignore[attr-defined]
+    return found
+
+
 @pytest.mark.parametrize(
     "odd",
     [
-        (1, 2),
-        {1: "one"},
         float("nan"),
-        float("inf"),
         b"bytes",
-        OrderedDict(a=1),
+        torch.Size((1, 2)),
+        Counter("a"),
+        with_attributes(OrderedDict(a=1)),
         2**70,
-        {"x": (1,)},
+        {"x": (1, {1})},
+        {2**70: 1},
         {1},
         nested(40),
     ],

@@ -9,7 +9,6 @@ where it is not what was written.
 from __future__ import annotations
 
 import json
-import math
 from functools import cache
 from typing import Any
 
@@ -22,24 +21,27 @@ from diachunk.formats.spans import check_name
 from diachunk.limits import MiB
 from diachunk.loader.dtypes import short
 from diachunk.loader.layout import Layout, Storage, View, check_views
+from diachunk.loader.plain import NotPlain, from_json, to_json
 
 KEPT_BYTES_MAX = 32 * MiB
-_VERSION = 1
+_VERSION = 2
 """Goes up with every change of what `loader/pickles.py` makes of a file."""
-_DEPTH_MAX = 16
 _VIEWS_MAX = 250_000
-_INT_MAX = 2**63 - 1
 _HEX = 64
 
 
 def encode(layout: Layout, chunk_list: Digest) -> bytes | None:
-    """The layout of a file of these chunks; None where it cannot be kept: what is no tensor comes back as what it was
-    only if JSON has it.
+    """The layout of a file of these chunks; None where it cannot be kept: what is no tensor has to come back as what
+    it was.
 
     Args:
         chunk_list: `ChunkList.id` of what its bytes were compared with.
     """
-    if layout.ready or not _is_plain(layout.metadata, 0):
+    if layout.ready:
+        return None
+    try:
+        metadata = to_json(dict(layout.metadata))
+    except NotPlain:
         return None
     content = {
         "diachunk_tensors": _VERSION,
@@ -58,7 +60,7 @@ def encode(layout: Layout, chunk_list: Digest) -> bytes | None:
             ]
             for each in layout.views
         ],
-        "metadata": layout.metadata,
+        "metadata": metadata,
     }
     text = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
     data = digest_of(text).hex().encode() + b"\n" + text
@@ -80,7 +82,7 @@ def decode(data: bytes | None, chunk_list: Digest, size: int, number: int) -> La
         layout = Layout(
             tuple(_storage(each, number, size) for each in content["storages"]),
             tuple(_view(each) for each in content["views"]),
-            dict(content["metadata"]),
+            _metadata(content["metadata"]),
         )
         if {each.storage for each in layout.views} != set(range(len(layout.storages))):
             return None
@@ -90,6 +92,13 @@ def decode(data: bytes | None, chunk_list: Digest, size: int, number: int) -> La
     except (LookupError, TypeError, ValueError, RecursionError, FormatError, LoadError):
         return None
     return layout
+
+
+def _metadata(found: Any) -> dict[Any, Any]:
+    value = from_json(found)
+    if type(value) is not dict:
+        raise ValueError("no dict")
+    return value
 
 
 def _storage(fields: list[Any], number: int, size: int) -> Storage:
@@ -125,21 +134,3 @@ def _whole(value: Any) -> int:
 def _dtypes() -> dict[str, torch.dtype]:
     """By name. Not asked of torch one by one: some of what it is asked for it imports first."""
     return {short(each): each for each in vars(torch).values() if isinstance(each, torch.dtype)}
-
-
-def _is_plain(value: Any, depth: int) -> bool:
-    """Whether JSON gives back just this. Types count: a tuple would come back as a list, 1 as the name "1"."""
-    kind = type(value)
-    if value is None or kind in (bool, str):
-        return True
-    if kind is int:
-        return -_INT_MAX <= int(value) <= _INT_MAX
-    if kind is float:
-        return math.isfinite(value)
-    if depth > _DEPTH_MAX:
-        return False
-    if kind is list:
-        return all(_is_plain(each, depth + 1) for each in value)
-    if kind is dict:
-        return all(type(key) is str and _is_plain(each, depth + 1) for key, each in value.items())
-    return False

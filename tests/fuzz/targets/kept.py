@@ -15,10 +15,13 @@ from diachunk.loader.kept import decode, encode
 from fuzz.checks import bounded
 
 DICTIONARY = (
-    b'"diachunk_tensors":1,"chunk_list":"',
+    b'"diachunk_tensors":2,"chunk_list":"',
     b'"storages":[[',
     b'"views":[["',
-    b'"metadata":{',
+    b'"metadata":["dict",["a",',
+    b'["tuple",',
+    b'["OrderedDict",[0,',
+    b'["float","-inf"]',
     b'"float32"',
     b'"bfloat16"',
     b",[-1],[1],",
@@ -56,7 +59,7 @@ def seeds() -> list[bytes]:
     trees = (
         {"a": base},
         {"a": base, "t": base.t(), "part": base[1:5:2, 3:]},
-        {"state_dict": {"w": base.to(torch.bfloat16)}, "epoch": 3, "note": ["x", {"y": None}]},
+        {"state_dict": {"w": base.to(torch.bfloat16)}, "epoch": 3, "note": ["x", {1: (None, -1e999)}]},
         {"c": torch.zeros(3, dtype=torch.complex64).conj(), "empty": torch.empty(0, 5)},
     )
     return [_text(tree) for tree in trees]
