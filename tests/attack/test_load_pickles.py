@@ -144,6 +144,7 @@ def test_what_torch_save_writes_is_not_taken_for_harm() -> None:
         "size": torch.Size((1, 2)),
         "big": 1 << 100,
         "alike": [("a", 1)] * 500,
+        "rows": [[0.5] * 100] * 150,
         "keyed": {("a", each, ("b",) * 100): each for each in range(500)},
         "param": torch.nn.Parameter(torch.ones(3)),
     }

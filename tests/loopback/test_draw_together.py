@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 
 import diachunk
+from diachunk.api.sharing import FIND_S
 from diachunk.limits import CHUNK_BYTES, MiB
 from diachunk.manifest import Manifest
+from diachunk.node.node import Node
 from diachunk.testing import faults
 from diachunk.testing.hub import Hub
 from diachunk.testing.hub_faults import Part
@@ -29,7 +32,9 @@ FILES = {
     "codec.bin": noise("codec", 12 * CHUNK_BYTES + 12_345),
 }
 SIZE = sum(len(data) for data in FILES.values())
-PORTS = range(18_420, 18_424)
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+PORTS = range(18_420 + 20 * _WORKER, 18_424 + 20 * _WORKER)
+"""Tests of this file run beside each other, and a machine takes the first free one of ten."""
 
 
 @pytest.fixture
@@ -102,3 +107,22 @@ def test_beside_a_serve_it_is_shown_on_a_port_of_its_own_while_it_is_drawn(hub: 
     assert_right(tmp_path / "one", snapshot)
     said = [each.text for each in told.events if isinstance(each, diachunk.Notice)]
     assert said == [f"sharing what is not whole yet on port {PORTS[1]}"]
+
+
+def test_others_are_looked_for_while_upstream_answers(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone, too, nobody waits for both, one after the other."""
+    waits: list[float] = []
+    own = Node.ask_refs
+
+    def noting(self: Node, name: str, revision: str, wait_s: float, *more: Any) -> Any:
+        waits.append(wait_s)
+        return own(self, name, revision, wait_s, *more)
+
+    monkeypatch.setattr(Node, "ask_refs", noting)
+    hub.fail(Part.API, faults.RetryAfter(1, 503), of="*/revision/*", times=1)
+    alone: dict[str, Any] = {"peers": [], "share": False, "discover": True, "linger_s": 0}
+    fetch(f"hub:{VOCODER}", tmp_path / "one", max_down_bps=None, **alone)
+    assert len(waits) == 1
+    assert 0 < waits[0] < FIND_S - 0.9

@@ -180,6 +180,8 @@ def state_or_drawn(recipe: Recipe, context: Context, listener: Listener) -> Stat
     before = drawn(recipe, context)
     if before is not None and recipe.pinned:
         return before
+    if before is None and context.sharing is not None:
+        context.sharing.open()  # others are looked for while upstream answers, not after it
     try:
         stated = state(recipe, context)
     except TransferIncomplete as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -72,7 +73,7 @@ class Sharing:
         self._listener = listener
         self._node: Node | None = None
         self._beside: Node | None = None
-        self._opened = False
+        self._opened_at: float | None = None
         self._notices: deque[Event] = deque()
         self.trouble = ""
 
@@ -97,12 +98,13 @@ class Sharing:
 
     def open(self) -> Node | None:
         """The node, with its port if it shares; None if there is to be no company, or none can be had."""
-        if not self._opened:
-            self._opened = True
+        if self._opened_at is None:
+            self._opened_at = time.monotonic()
             try:
                 self._node = self._make(beside=False)
             except DiachunkError as error:
                 self._complain(error.message)
+            self._opened_at = time.monotonic()
         return self._node
 
     def _make(self, *, beside: bool) -> Node | None:
@@ -168,8 +170,10 @@ class Sharing:
 
     @property
     def _wait_s(self) -> float:
+        """How long others are still to be waited for, who have been looked for since the node is up."""
         named = bool(self.how.peers or self.config.peers)
-        return max(FIND_S if self.how.discover else 0.0, _NAMED_S if named else 0.0)
+        wait_s = max(FIND_S if self.how.discover else 0.0, _NAMED_S if named else 0.0)
+        return wait_s if self._opened_at is None else max(0.0, self._opened_at + wait_s - time.monotonic())
 
     def refs(self, name: str, revision: str, statement: Statement | None = None) -> list[RefView]:
         """What other machines say that a name stands for, each with the manifest if it can be had; and what they have

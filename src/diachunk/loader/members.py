@@ -20,9 +20,12 @@ _ORDER_BYTES_MAX = 16
 _LOCAL = struct.Struct("<4s22x2H")  # APPNOTE.TXT 4.3.7: what of a local header says where the data starts
 
 
-def check_zip(file: io.RawIOBase, *, trusted: bool = False) -> None:
+def check_zip(file: io.RawIOBase, *, trusted: bool = False) -> int:
     """Checks the members of a zip file of PyTorch, whose directory was read without complaint, and its pickle,
     unless whoever made it is trusted to run code.
+
+    Returns:
+        The size of its pickle in bytes.
 
     Raises:
         FormatError: it is not what torch.save writes, or its pickle is of unreasonable size.
@@ -46,6 +49,7 @@ def check_zip(file: io.RawIOBase, *, trusted: bool = False) -> None:
         raise FormatError("its tensors are big-endian; torch.load and torch.save turn them")
     if pickled is not None and not trusted:
         measure(pickled)
+    return 0 if pickled is None else len(pickled)
 
 
 def _member(file: io.RawIOBase, members: list[zipfile.ZipInfo], name: str, bytes_max: int) -> bytes | None:

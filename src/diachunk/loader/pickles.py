@@ -11,25 +11,22 @@ import io
 import pickle
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import IO, Any, cast
 
 import torch
 
 from diachunk.errors import DiachunkError, LoadError
 from diachunk.formats.base import FormatError, RandomAccess, TensorSpan
-from diachunk.formats.spans import HEADER_BYTES_MAX, check_name
+from diachunk.formats.spans import HEADER_BYTES_MAX
 from diachunk.formats.torch_zip import TorchZip
 from diachunk.loader.blob import Damaged
 from diachunk.loader.gauge import Unreadable
 from diachunk.loader.layout import Layout, Storage, View, check_views
 from diachunk.loader.members import check_zip
+from diachunk.loader.trees import unwrapped
 
-_DEPTH_MAX = 64
-_ENTRIES_MAX = 250_000
-_KEY_ENTRIES_MAX = 1_000
-_UNWRAPPED = "state_dict"
 _quietly = threading.RLock()
 """What to warn of is the process's: of two threads that change it, the later one would put back what the other had set,
 and nobody would be warned of anything any more."""
@@ -81,31 +78,42 @@ def read_zip(file: RandomAccess, number: int, label: str, *, allow_code: bool) -
     if file.size - sum(span.size for span in spans.values()) > HEADER_BYTES_MAX:
         raise FormatError(f"over {HEADER_BYTES_MAX:,} bytes that are no tensors")
     try:
-        check_zip(FileView(file), trusted=allow_code)
+        pickle_bytes = check_zip(FileView(file), trusted=allow_code)
     except Unreadable as error:
         raise _needs_code(label) from error
+    known = _Known(number, label, spans, pickle_bytes)
     try:
-        return _laid_out(_load(file, label, "meta", allow_code=allow_code), number, label, spans)
+        return _laid_out(_load(file, label, "meta", allow_code=allow_code), known)
     except _Unplaced:
         from torch._subclasses.fake_tensor import FakeTensorMode
 
         try:
             with FakeTensorMode():
-                return _laid_out(_load(file, label, None, allow_code=allow_code), number, label, spans)
+                return _laid_out(_load(file, label, None, allow_code=allow_code), known)
         except _Unplaced as error:
             raise LoadError(
                 f"{label}: tensor {error} has no bytes of its own in the file", hint="use a newer torch"
             ) from error
 
 
-def _laid_out(tree: object, number: int, label: str, spans: Mapping[int, TensorSpan]) -> Layout:
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of a file before its pickle is read. `spans`: its storages by where they start."""
+
+    number: int
+    label: str
+    spans: Mapping[int, TensorSpan]
+    pickle_bytes: int
+
+
+def _laid_out(tree: object, known: _Known) -> Layout:
     """`_layout`, of tensors that may say anything of themselves: a pickle gives them what attributes it likes."""
     try:
-        return _layout(tree, number, label, spans)
+        return _layout(tree, known)
     except (DiachunkError, _Unplaced, MemoryError):
         raise
     except Exception as error:
-        raise LoadError(f"{label} cannot be loaded: its tensors are not what they seem") from error
+        raise LoadError(f"{known.label} cannot be loaded: its tensors are not what they seem") from error
 
 
 class _Unplaced(Exception):
@@ -178,22 +186,23 @@ def _collision(label: str, name: str) -> LoadError:
 # --- from what torch built to views ----------------------------------------------------------------------------
 
 
-def _layout(tree: object, number: int, label: str, spans: Mapping[int, TensorSpan]) -> Layout:
+def _layout(tree: object, known: _Known) -> Layout:
+    label = known.label
     if isinstance(tree, torch.nn.Module):
         raise LoadError(f"{label} is a TorchScript program", hint="torch.jit.load reads it, if you trust it")
     storages: dict[int, int] = {}
     found: list[Storage] = []
     views: list[View] = []
     seen: set[str] = set()
-    tensors, metadata = unwrapped(tree, label)
+    tensors, metadata = unwrapped(tree, label, known.pickle_bytes)
     for name, tensor in tensors:
         if name in seen:
             raise _collision(label, name)
         seen.add(name)
-        offset, size = _place(tensor, name, label, spans)
+        offset, size = _place(tensor, name, known)
         if offset not in storages:
             storages[offset] = len(found)
-            found.append(Storage(number, offset, size, tensor.dtype))
+            found.append(Storage(known.number, offset, size, tensor.dtype))
         elif found[storages[offset]].size != size:
             raise LoadError(f"{label}: the storage of {name!r:.80} has two sizes")
         views.append(_view(name, storages[offset], tensor))
@@ -202,15 +211,16 @@ def _layout(tree: object, number: int, label: str, spans: Mapping[int, TensorSpa
     return layout
 
 
-def _place(tensor: torch.Tensor, name: str, label: str, spans: Mapping[int, TensorSpan]) -> tuple[int, int]:
+def _place(tensor: torch.Tensor, name: str, known: _Known) -> tuple[int, int]:
     """Where the tensor's storage lies, if the zip directory agrees."""
+    label = known.label
     if tensor.layout is not torch.strided or tensor.is_quantized:
         raise LoadError(f"{label}: tensor {name!r:.80} is sparse or quantized; only dense ones are loaded")
     storage = tensor.untyped_storage()
     offset, size = getattr(storage, "_checkpoint_offset", None), storage.nbytes()
     if offset is None:
         raise _Unplaced(name)
-    span = spans.get(offset)
+    span = known.spans.get(offset)
     if span is None or span.size < size:
         raise LoadError(f"{label}: the storage of {name!r:.80} is not where the file's directory has one")
     return offset, size
@@ -227,76 +237,3 @@ def _view(name: str, storage: int, tensor: torch.Tensor) -> View:
         tensor.is_conj(),
         tensor.is_neg(),
     )
-
-
-def unwrapped(tree: object, label: str) -> tuple[list[tuple[str, torch.Tensor]], Mapping[str, Any]]:
-    """Tensors by dotted names, and everything else. A lone "state_dict" among what holds tensors is left out of
-    the names.
-
-    Raises:
-        LoadError: nested too deep, or too many entries: a small pickle can stand for a huge tree.
-    """
-    walk = _Walk(label)
-    if isinstance(tree, Mapping) and isinstance(inner := tree.get(_UNWRAPPED), Mapping):
-        others = {key: value for key, value in tree.items() if key != _UNWRAPPED}
-        outer, rest = walk.split(others, "", 0)
-        if not outer:
-            tensors, more = walk.split(inner, "", 0)
-            return tensors, {**(rest or {}), **({_UNWRAPPED: more} if more else {})}
-        walk = _Walk(label)
-    if isinstance(tree, torch.Tensor):
-        tree = {"tensor": tree}
-    tensors, rest = walk.split(tree, "", 0)
-    return tensors, rest or {}
-
-
-class _Walk:
-    """Takes a tree of dicts and lists apart, within bounds."""
-
-    def __init__(self, label: str) -> None:
-        self._label = label
-        self._left = _ENTRIES_MAX
-
-    def split(self, node: Any, prefix: str, depth: int) -> tuple[list[tuple[str, torch.Tensor]], Any]:
-        """(tensors by name, the same tree without them; None where nothing else was)."""
-        if depth > _DEPTH_MAX:
-            raise LoadError(f"{self._label}: nested deeper than {_DEPTH_MAX}")
-        tensors: list[tuple[str, torch.Tensor]] = []
-        rest: dict[Any, Any] = {}
-        for key, value in _children(node):
-            self._left -= 1
-            if self._left < 0:
-                raise LoadError(f"{self._label}: more than {_ENTRIES_MAX:,} entries")
-            name = self._name(prefix, key)
-            if isinstance(value, torch.Tensor):
-                tensors.append((name, value))
-            elif isinstance(value, Mapping | list | tuple):
-                inner, left = self.split(value, name, depth + 1)
-                tensors += inner
-                if left is not None or not inner:
-                    rest[key] = value if not inner else left
-            else:
-                rest[key] = value
-        return tensors, rest or None
-
-    def _name(self, prefix: str, key: object) -> str:
-        # Few bytes can stand for a tuple of millions: seconds as text, in which no Ctrl-C is heard.
-        if isinstance(key, tuple) and len(list(islice(_flat(key), _KEY_ENTRIES_MAX + 1))) > _KEY_ENTRIES_MAX:
-            raise LoadError(f"{self._label}: a key of more than {_KEY_ENTRIES_MAX:,} entries")
-        name = f"{prefix}.{key}" if prefix else str(key)
-        try:
-            return check_name(name)
-        except FormatError as error:
-            raise LoadError(f"{self._label}: {error}") from error
-
-
-def _flat(key: tuple[object, ...]) -> Iterator[object]:
-    """What stands in a key, and the tuples around it."""
-    for each in key:
-        yield each
-        if isinstance(each, tuple):
-            yield from _flat(each)
-
-
-def _children(node: Any) -> Iterator[tuple[Any, Any]]:
-    return iter(node.items()) if isinstance(node, Mapping) else iter(enumerate(node))
