@@ -60,7 +60,11 @@ def _measured(
     value: _T | None = None
     family: Exception | None = None
     stranger: BaseException | None = None
-    tracemalloc.start(1)
+    was_tracing = tracemalloc.is_tracing()
+    if not was_tracing:
+        tracemalloc.start(1)
+    tracemalloc.reset_peak()
+    before_bytes = tracemalloc.get_traced_memory()[0]
     started_s = time.thread_time()
     try:
         value = call()
@@ -72,8 +76,9 @@ def _measured(
         stranger = error
     finally:
         spent_s = time.thread_time() - started_s
-        peak_bytes = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
+        peak_bytes = tracemalloc.get_traced_memory()[1] - before_bytes
+        if not was_tracing:
+            tracemalloc.stop()
     if stranger is not None:
         raise AssertionError(f"{type(stranger).__name__} left: {stranger!s:.200}") from stranger
     return value, family, peak_bytes, spent_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -92,4 +93,5 @@ def test_damage_and_lack_of_room_free_the_device(held: Checkpoint, home: Path) -
     damage.flip(blob_of(held, home, FILES["model"]), 20 * MiB)
     with pytest.raises(IntegrityError):
         load(held.target, "model", "cuda", home=home)
+    gc.collect()
     assert torch.cuda.memory_allocated() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from diachunk.api.loading.load import load, stream
-from diachunk.errors import LoadError
+from diachunk.errors import IntegrityError, LoadError
 from diachunk.limits import CHUNK_BYTES, MiB
 from diachunk.loader import session
 from diachunk.loader.device import Device, Piece
@@ -17,10 +18,11 @@ from diachunk.loader.events import LoadPlan
 from diachunk.loader.finding import find_device
 from diachunk.loader.lanes import lane_count
 from diachunk.loader.queued import BUFFERS_A_LANE, Mark, Queue, Queued, Queues
+from fixtures import damage
 from fixtures.checkpoints import Checkpoint
 from fixtures.fake_device import FakeQueue, FakeQueues
 from fixtures.queues_contract import QueuesContract
-from fixtures.tensors import assert_same, cut_anywhere, pth, safetensors, stored, weights
+from fixtures.tensors import assert_same, blob_of, cut_anywhere, pth, safetensors, stored, weights
 
 FILES = {"model": "model/model.safetensors", "vocoder": "vocoder/w.pth"}
 
@@ -139,6 +141,43 @@ def test_running_out_on_the_device_midway(held: Checkpoint, home: Path, queues: 
     queues.tells_room = False  # as where somebody else takes it meanwhile
     with pytest.raises(LoadError, match=r"fake:0 ran out of memory after [\d,]+ of"):
         load(held.target, "model", "fake", home=home)
+
+
+@pytest.mark.parametrize("dtype", [None, "bf16"])
+def test_a_load_that_fails_frees_the_device_while_its_error_is_held(
+    held: Checkpoint, home: Path, queues: FakeQueues, dtype: str | None
+) -> None:
+    damage.flip(blob_of(held, home, FILES["model"]), 20 * MiB)
+    with pytest.raises(IntegrityError) as caught:
+        load(held.target, "model", "fake", dtype, home=home, verify="always")
+    gc.collect()
+    assert queues.kept_bytes() == 0
+    assert caught.value.hint
+
+
+def test_a_device_that_breaks_midway_keeps_nothing(
+    held: Checkpoint, home: Path, queues: FakeQueues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = itertools.count()
+    own = FakeQueue.copy
+
+    def breaking(self: FakeQueue, source: torch.Tensor, target: torch.Tensor) -> None:
+        if next(copies) == 7:
+            raise RuntimeError("fake:0 is broken")
+        own(self, source, target)
+
+    monkeypatch.setattr(FakeQueue, "copy", breaking)
+    with pytest.raises(RuntimeError, match="fake:0 is broken") as caught:
+        load(held.target, "model", "fake", "bf16", home=home, verify="always")
+    gc.collect()
+    assert queues.kept_bytes() == 0
+    assert caught.value is not None
+
+
+def test_what_was_loaded_is_all_that_is_kept(held: Checkpoint, home: Path, queues: FakeQueues) -> None:
+    loaded = load(held.target, "model", "fake", "bf16", home=home, verify="always")
+    gc.collect()
+    assert queues.kept_bytes() == sum(each.nbytes for each in loaded.values())
 
 
 def test_a_dtype_that_the_device_lacks(held: Checkpoint, home: Path, queues: FakeQueues) -> None:

@@ -46,7 +46,7 @@ class Desk(Protocol):
         ...
 
     def settle(self) -> None:
-        """Waits until everything put is in place."""
+        """Waits until everything put is in place, and lets go of its buffers."""
         ...
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 
 from diachunk.errors import LoadError
@@ -134,6 +135,8 @@ class Pipeline:
             self.over.set()
 
     def _fail(self, error: BaseException) -> None:
+        # Whoever holds the error would hold what these frames know: buffers, and tensors of the device.
+        traceback.clear_frames(error.__traceback__)
         with self._lock:
             self._error = self._error or error
         self._feed.stop()

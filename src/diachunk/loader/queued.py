@@ -175,3 +175,5 @@ class QueuedDesk:
     def settle(self) -> None:
         while self._busy:
             self._reap()
+        self._free.clear()
+        self._current, self._made = None, 0

@@ -69,5 +69,8 @@ class Runner:
             job.remap(file)
 
     def stop(self) -> None:
+        """Ends the lanes; what is not whole is let go of, also where the error that ended it is held."""
         if self._lanes is not None:
             self._lanes.stop()
+        if not self.over:
+            self._job.landing.release()
