@@ -181,7 +181,7 @@ def state_or_drawn(recipe: Recipe, context: Context, listener: Listener) -> Stat
     if before is not None and recipe.pinned:
         return before
     if before is None and context.sharing is not None:
-        context.sharing.open()  # others are looked for while upstream answers, not after it
+        context.sharing.look()  # others are looked for while upstream answers, not after it
     try:
         stated = state(recipe, context)
     except TransferIncomplete as error:

@@ -73,7 +73,7 @@ class Sharing:
         self._listener = listener
         self._node: Node | None = None
         self._beside: Node | None = None
-        self._opened_at: float | None = None
+        self._opened = False
         self._notices: deque[Event] = deque()
         self.trouble = ""
 
@@ -98,14 +98,20 @@ class Sharing:
 
     def open(self) -> Node | None:
         """The node, with its port if it shares; None if there is to be no company, or none can be had."""
-        if self._opened_at is None:
-            self._opened_at = time.monotonic()
+        if not self._opened:
+            self._opened = True
             try:
                 self._node = self._make(beside=False)
             except DiachunkError as error:
                 self._complain(error.message)
-            self._opened_at = time.monotonic()
         return self._node
+
+    def look(self) -> Node | None:
+        """The node as `open` gives it, from now on looking for others."""
+        node = self.open()
+        if node is not None:
+            node.start(at_once=True)
+        return node
 
     def _make(self, *, beside: bool) -> Node | None:
         how = self.how
@@ -170,22 +176,23 @@ class Sharing:
 
     @property
     def _wait_s(self) -> float:
-        """How long others are still to be waited for, who have been looked for since the node is up."""
+        """How long others are still to be waited for, who may have been looked for already."""
         named = bool(self.how.peers or self.config.peers)
         wait_s = max(FIND_S if self.how.discover else 0.0, _NAMED_S if named else 0.0)
-        return wait_s if self._opened_at is None else max(0.0, self._opened_at + wait_s - time.monotonic())
+        up_since = None if self._node is None else self._node.up_since
+        return wait_s if up_since is None else max(0.0, up_since + wait_s - time.monotonic())
 
     def refs(self, name: str, revision: str, statement: Statement | None = None) -> list[RefView]:
         """What other machines say that a name stands for, each with the manifest if it can be had; and what they have
         of the files that are stated, under whatever name.
         """
-        node = self.open()
+        node = self.look()
         found_by = None if statement is None else statement.found_by
         return node.ask_refs(name, revision, self._wait_s, found_by) if node is not None else []
 
     def manifest(self, manifest_id: Digest) -> Manifest | None:
         """A manifest by its id, from whichever machine has it."""
-        node = self.open()
+        node = self.look()
         return node.ask_manifest(manifest_id, self._wait_s) if node is not None else None
 
     def troubles(self) -> list[str]:

@@ -54,6 +54,7 @@ class Node:
     Attributes:
         port: where it listens; None where it does not share, or a `serve` on this store does it.
         speaks_through: that `serve`, if there is one.
+        up_since: when it began to look for others (time.monotonic()); None: not yet.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Node:
         self._beside = beside
         self.port: int | None = None
         self.speaks_through: Running | None = None
+        self.up_since: float | None = None
         self._store = store
         self._lower_stores = lower_stores
         self._listener = listener
@@ -198,6 +200,8 @@ class Node:
             waiting, self._waiting = self._waiting, []
             if life is None:
                 self._closed = True
+            else:
+                self.up_since = time.monotonic()
         self._up.set()
         for each in waiting:
             each(life)
