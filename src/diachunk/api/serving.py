@@ -17,9 +17,10 @@ from diachunk.api.several import several
 from diachunk.api.sharing import FIND_S, Sociable, node_settings
 from diachunk.config import Config
 from diachunk.errors import DiachunkError, UsageError
-from diachunk.node.node import UP_S, Node
+from diachunk.node.node import Node
 from diachunk.node.ports import PortTaken, shown_only_here
 from diachunk.node.settings import NodeSettings
+from diachunk.node.thread import UP_S
 from diachunk.node.views import Holding, PeerView
 
 GRACE_S = 5.0

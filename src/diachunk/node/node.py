@@ -4,17 +4,13 @@ a loop of its own (life.py).
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from socket import socket
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from diachunk.digest import Digest
 from diachunk.errors import DiachunkError
@@ -24,6 +20,7 @@ from diachunk.node.boarding import Boarding
 from diachunk.node.lifetime import Claim, Running, already_served, claim, running
 from diachunk.node.ports import listen
 from diachunk.node.settings import NodeSettings
+from diachunk.node.thread import CALL_S, UP_S, NodeThread
 from diachunk.node.views import Holding, PeerView, RefView
 from diachunk.store.store import Store
 from diachunk.transfer.progress import Listener, Notice, silent
@@ -32,12 +29,6 @@ if TYPE_CHECKING:
     from diachunk.node.life import Life
     from diachunk.transfer.company import Swarm
 
-T = TypeVar("T")
-START_DELAY_S = 0.5
-"""How long a node waits for the first lane to be busy: its libraries take 0.3 s of the processor to load."""
-UP_S = 20.0
-CLOSE_S = 5.0
-_CALL_S = 30.0
 _LINGER_LOOK_S = 0.25
 _STARTING_S = 2.0
 _ANSWERS_S = 5.0
@@ -54,7 +45,6 @@ class Node:
     Attributes:
         port: where it listens; None where it does not share, or a `serve` on this store does it.
         speaks_through: that `serve`, if there is one.
-        up_since: when it began to look for others (time.monotonic()); None: not yet.
     """
 
     def __init__(
@@ -70,23 +60,12 @@ class Node:
         self._beside = beside
         self.port: int | None = None
         self.speaks_through: Running | None = None
-        self.up_since: float | None = None
         self._store = store
         self._lower_stores = lower_stores
         self._listener = listener
         self._sockets: list[socket] = []
         self._claim: Claim | None = None
-        self._wake = threading.Event()
-        self._up = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-        self._waiting: list[Callable[[Life | None], None]] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._life: Life | None = None
-        self._core: tuple[Life, asyncio.AbstractEventLoop] | None = None
-        self._stop: asyncio.Event | None = None
-        self._closed = False
-        self._ending = False
+        self._thread = NodeThread(self._make_life, self._fail)
         self.failure = ""
 
     # --- life ----------------------------------------------------------------------------------------------
@@ -118,38 +97,30 @@ class Node:
 
     def start(self, *, at_once: bool = False) -> None:
         """Starts the loop's thread; at once, or when a session begins, or half a second from now."""
-        if at_once:
-            self._wake.set()
-        if self._thread is None and not self._closed:
-            self._thread = threading.Thread(target=self._live, name="diachunk-node", daemon=True)
-            self._thread.start()
+        self._thread.start(at_once=at_once)
 
     def close(self, grace_s: float = 0.0) -> None:
         """Ends within seconds, uploads under way after `grace_s` at most. Safe to call twice.
 
         Interrupted, it has still let go of the port and the store.
         """
-        self._closed = self._ending = True
-        self._wake.set()
         try:
-            self._on_loop(lambda: self._begin_end(grace_s))
-            if self._thread is not None and self._thread is not threading.current_thread():
-                self._thread.join(CLOSE_S + grace_s)
+            self._thread.close(grace_s)
         finally:
             self._let_go()
 
     def hurry(self) -> None:
         """Ends a `close` that waits for uploads. From a signal's handler as well."""
-        self._on_loop(lambda: self._begin_end(0.0))
-
-    def wake(self) -> None:
-        """Somebody needs it now."""
-        self._wake.set()
+        self._thread.hurry()
 
     def wait_up(self, timeout_s: float = UP_S) -> bool:
         """Whether it answers by then."""
-        self._wake.set()
-        return self._up.wait(timeout_s) and self._life is not None
+        return self._thread.wait_up(timeout_s)
+
+    @property
+    def up_since(self) -> float | None:
+        """When it began to look for others (time.monotonic()); None: not yet."""
+        return self._thread.up_since
 
     def _let_go(self) -> None:
         for each in self._sockets:
@@ -159,109 +130,17 @@ class Node:
         if self._claim is not None:
             self._claim.release()
 
-    def _live(self) -> None:
-        self._wake.wait(START_DELAY_S)
-        try:
-            asyncio.run(self._main())
-        except Exception as error:  # noqa: BLE001 - whatever it is, the fetch goes on without company
-            self._fail(error)
-        finally:
-            self._come_up(None)
-
-    async def _main(self) -> None:
+    def _make_life(self) -> Life:
         from diachunk.node.life import Life
 
-        if self._closed:
-            return
-        self._stop = asyncio.Event()
-        life = Life(self.settings, self._store, self._lower_stores, self._sockets, self.speaks_through)
-        loop = asyncio.get_running_loop()
-        self._core = life, loop
-        try:
-            await life.start()
-            self._come_up(life, loop)
-            if self._ending:
-                self._stop.set()
-            await self._stop.wait()
-        finally:
-            self._come_up(None)
-            await life.close()
-            self._core = None
-
-    def _begin_end(self, grace_s: float) -> None:
-        if self._core is not None:
-            self._core[0].grace_s = grace_s
-        if self._stop is not None:
-            self._stop.set()
-
-    def _come_up(self, life: Life | None, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        with self._lock:
-            self._life, self._loop = life, loop
-            waiting, self._waiting = self._waiting, []
-            if life is None:
-                self._closed = True
-            else:
-                self.up_since = time.monotonic()
-        self._up.set()
-        for each in waiting:
-            each(life)
+        return Life(self.settings, self._store, self._lower_stores, self._sockets, self.speaks_through)
 
     def _fail(self, error: Exception) -> None:
         told = error.message if isinstance(error, DiachunkError) else f"{type(error).__name__}: {error}"
         self.failure = told
         _LOG.debug("the node failed", exc_info=error)
-        if not self.settings.serves and not self._ending:
+        if not self.settings.serves and not self._thread.ending:
             self._listener(Notice(f"no company of other machines: {told}"))
-
-    # --- calls across threads ------------------------------------------------------------------------------
-
-    def post(self, what: Callable[[Life | None], None]) -> None:
-        """Runs it on the loop's thread once the node is up; with None, on any, if it never will be."""
-        with self._lock:
-            life, loop = self._life, self._loop
-            if life is None and not self._closed:
-                self._waiting.append(what)
-                return
-        if life is None or loop is None:
-            what(None)
-            return
-        try:
-            loop.call_soon_threadsafe(what, life)
-        except RuntimeError:
-            what(None)
-
-    def _on_loop(self, what: Callable[[], None]) -> None:
-        core = self._core
-        if core is not None:
-            with suppress(RuntimeError):
-                core[1].call_soon_threadsafe(what)
-
-    def _ask(
-        self, question: Callable[[Life], Coroutine[Any, Any, T]], otherwise: T, timeout_s: float = _CALL_S
-    ) -> T:
-        """The answer, or `otherwise` where there is none in time."""
-        self.start(at_once=True)
-        if not self.wait_up():
-            return otherwise
-        with self._lock:
-            life, loop = self._life, self._loop
-        if life is None or loop is None:
-            return otherwise
-        asked = question(life)
-        try:
-            future: Future[T] = asyncio.run_coroutine_threadsafe(asked, loop)
-        except RuntimeError:
-            asked.close()
-            return otherwise
-        try:
-            return future.result(timeout_s)
-        except FutureTimeout:
-            return otherwise
-        except DiachunkError as error:
-            _LOG.debug("asking other machines failed", exc_info=error)
-            return otherwise
-        finally:
-            future.cancel()
 
     # --- what it is for ------------------------------------------------------------------------------------
 
@@ -271,11 +150,11 @@ class Node:
         """
         self.start()
         return Boarding(
-            lambda then: self.post(
+            lambda then: self._thread.post(
                 lambda life: then(None if life is None else life.join(shared, self._listener, here))
             ),
             shared.id,
-            self.wake,
+            self._thread.wake,
         )
 
     def ask_refs(
@@ -284,42 +163,44 @@ class Node:
         """What those who are there say that a name stands for; waits so long for them to be found. `found_by`: also
         what they have of stated files, under whatever name (P20).
         """
-        return self._ask(lambda life: life.ask_refs(name, revision, wait_s, found_by), [], wait_s + _CALL_S)
+        return self._thread.ask(
+            lambda life: life.ask_refs(name, revision, wait_s, found_by), [], wait_s + CALL_S
+        )
 
     def ask_manifest(self, manifest_id: Digest, wait_s: float) -> Manifest | None:
         """A manifest that hashes to its id, from whoever has it; None if nobody is found by then."""
-        return self._ask(lambda life: life.ask_manifest(manifest_id, wait_s), None, wait_s + _CALL_S)
+        return self._thread.ask(lambda life: life.ask_manifest(manifest_id, wait_s), None, wait_s + CALL_S)
 
     def peers(self, wait_s: float = 0.0) -> list[PeerView]:
         """Who is there; waits so long for them to be found."""
-        return self._ask(lambda life: life.peers(wait_s), [], wait_s + _CALL_S)
+        return self._thread.ask(lambda life: life.peers(wait_s), [], wait_s + CALL_S)
 
     @property
     def is_up(self) -> bool:
         """Whether it has come up, and has not ended."""
-        return self._life is not None
+        return self._thread.is_up
 
     def is_alive(self, timeout_s: float = 5.0) -> bool:
         """Whether its loop answers."""
-        return self._ask(lambda life: life.given_bytes(), -1, timeout_s) >= 0
+        return self._thread.ask(lambda life: life.given_bytes(), -1, timeout_s) >= 0
 
     def given_bytes(self) -> int:
         """What others got from here."""
-        return self._ask(lambda life: life.given_bytes(), 0)
+        return self._thread.ask(lambda life: life.given_bytes(), 0)
 
     def holdings(self) -> list[Holding]:
         """What this node shows to others."""
-        return self._ask(lambda life: life.holdings(), [])
+        return self._thread.ask(lambda life: life.holdings(), [])
 
     def linger(self, at_most_s: float, tell: Callable[[int], None] = lambda count: None) -> None:
         """Stays until no machine that we know of is incomplete in what we have. `tell` hears of how many, when that
         changes; also of none, but for none at the beginning.
         """
-        if self.port is None or self._thread is None:
+        if self.port is None or not self._thread.was_started:
             return  # nothing can be had here, or the `serve` beside us stays anyway
         until, told = time.monotonic() + at_most_s, 0
-        while self._life is not None:
-            count = self._ask(lambda life: life.incomplete(), 0, _ANSWERS_S)
+        while self._thread.is_up:
+            count = self._thread.ask(lambda life: life.incomplete(), 0, _ANSWERS_S)
             if count != told:
                 tell(count)
                 told = count
