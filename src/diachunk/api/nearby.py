@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 
 from diachunk.api.context import Context, bundled_manifests
@@ -27,13 +28,21 @@ def unknown(name: str, revision: str, context: Context, *, local: bool) -> Usage
     meant = _nearly(name, names)
     if meant:
         hint = f"did you mean {' or '.join(meant)}?"
+    elif os.path.exists(name):
+        hint = f"of files of your own: `diachunk publish {name} --name ORG/NAME`"
     elif local:
-        hint = f"here: {_few(names)}" if names else "no checkpoints here yet"
+        hint = f"here: {_few(names)}" if names else _nothing_named(context, shipped)
     elif "/" in name:
         hint = f"on the Hub? diachunk fetch hub:{_plain(f'{name}@{revision}')}"
     else:
         hint = f"give a manifest file or URL; known: {_few(names)}"
     return UsageError(f"nothing here is called {_plain(f'{name}@{revision}')}", hint=hint)
+
+
+def _nothing_named(context: Context, shipped: Iterable[str]) -> str:
+    if context.store.catalog.ids():
+        return "what is here has no name; `diachunk ls` lists the ids"
+    return f"no checkpoints here yet; `diachunk fetch NAME` brings one, such as {_few(sorted(shipped))}"
 
 
 def _plain(ref: str) -> str:
