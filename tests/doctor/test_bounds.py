@@ -16,9 +16,10 @@ import pytest
 
 import diachunk
 from diachunk.api.checkup.base import Area, Finding, Group, Level, Online, Patient
-from diachunk.api.checkup.bounded import examine, within
+from diachunk.api.checkup.bounded import examine
 from diachunk.api.checkup.doctor import doctor, exit_code
 from diachunk.testing.bad_server import BadServer
+from diachunk.within import within
 from fixtures.checkpoints import Checkpoint
 from fixtures.doctored import call, diagnose
 from store_files import listing

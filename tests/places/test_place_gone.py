@@ -6,11 +6,14 @@ import json
 import os
 import shlex
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 import diachunk
+from diachunk.places import gone
 from diachunk.store.store import Store
 from fixtures.command_line import run
 
@@ -168,3 +171,26 @@ def test_what_only_marked_the_directory_goes_as_well(
     collect()
     assert list(cache.iterdir()) == []
     assert list((home / "placed").glob("*.json")) == []
+
+
+def test_a_disk_that_gives_no_answer_is_kept_and_holds_up_nobody(
+    home: Path, shown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    own = os.lstat
+
+    def lstat(path: str | os.PathLike[str], **options: int) -> os.stat_result:
+        if os.fspath(path).startswith(str(shown)):
+            answers.wait()
+        return own(path, **options)
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    monkeypatch.setattr(gone, "_PATIENCE_S", 0.5)
+    began_at = time.monotonic()
+    try:
+        (said,) = collect()
+    finally:
+        answers.set()
+    assert time.monotonic() - began_at < 10
+    assert said.startswith(f"lab/x@main is kept for {shown}, which gives no answer")
+    assert blobs(home) == 2

@@ -12,6 +12,11 @@ from diachunk.places.gone import Left, forget, looked_after
 from diachunk.places.records import Placement, Records
 from diachunk.store.store import Store
 
+_WHY_KEPT = {
+    Left.UNSEEN: "is not there now (not mounted?)",
+    Left.SILENT: "gives no answer (its disk or server is away)",
+}
+
 
 @dataclass(slots=True)
 class Tidied:
@@ -41,10 +46,10 @@ def forget_gone(context: Context, *, dry_run: bool) -> Tidied:
     with store.layout.guard(sweeping=not dry_run):
         for manifest_id, placement, left in suspects:
             name = names.get(manifest_id, manifest_id.hex()[:16])
-            if left is Left.UNSEEN:
+            if left in _WHY_KEPT:
                 cure = shlex.join(undoing(name, placement))
                 tidied.notes.append(
-                    f"{name} is kept for {placement.root}, which is not there now (not mounted?); gone for good: {cure}"
+                    f"{name} is kept for {placement.root}, which {_WHY_KEPT[left]}; gone for good: {cure}"
                 )
             elif dry_run:
                 tidied.notes.append(

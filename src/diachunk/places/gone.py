@@ -5,11 +5,17 @@ from __future__ import annotations
 import enum
 import os
 import stat
+import time
+from functools import partial
 
 from diachunk.digest import Digest
 from diachunk.places.records import How, Placement, Put, Records
 from diachunk.places.undo import Undoer
 from diachunk.store.store import Store
+from diachunk.within import within
+
+_PATIENCE_S = 10.0
+_LOOK_S = 0.2
 
 
 class Left(enum.Enum):
@@ -19,6 +25,8 @@ class Left(enum.Enum):
     NOTHING = "nothing"
     UNSEEN = "unseen"
     """No name is there, and neither is the directory in which they were: its disk may only not be mounted now."""
+    SILENT = "silent"
+    """Its disk gives no answer."""
 
 
 def left_of(placement: Placement) -> Left:
@@ -45,10 +53,20 @@ def _is_there(placement: Placement, put: Put) -> bool:
 
 
 def looked_after(records: Records) -> list[tuple[Digest, Placement, Left]]:
-    """Every placement of which nothing is to be seen, and how that is."""
-    seen = [
-        (each, placement, left_of(placement)) for each in records.ids() for placement in records.get(each)
-    ]
+    """Every placement of which nothing is to be seen, and how that is. Disks that give no answer are waited for some
+    seconds, all of them together.
+    """
+    seen = []
+    patience_s = _PATIENCE_S
+    for each in records.ids():
+        for placement in records.get(each):
+            began_at = time.monotonic()
+            try:
+                left = within(max(_LOOK_S, patience_s), partial(left_of, placement))
+            except TimeoutError:
+                left = Left.SILENT
+                patience_s -= time.monotonic() - began_at
+            seen.append((each, placement, left))
     return [(each, placement, left) for each, placement, left in seen if left is not Left.SOME]
 
 

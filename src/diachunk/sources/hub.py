@@ -6,9 +6,7 @@ The bytes come through our own engine (sources/upstream.py); only these few smal
 from __future__ import annotations
 
 import fnmatch
-import queue
 import re
-import threading
 import time
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from diachunk.sources.connections import fault_of, proxy_for
 from diachunk.sources.hub_access import HUB, HubAccess
 from diachunk.sources.reply import retry_after_s
 from diachunk.version import __version__
+from diachunk.within import within
 
 _ANSWER_S = 60.0
 """The library itself waits for ever."""
@@ -121,7 +120,7 @@ class _Patience:
     def ask(self, question: Callable[[], _T]) -> _T:
         while True:
             try:
-                return _in_time(question)
+                return within(_ANSWER_S, question, "diachunk-hub")
             except Exception as error:
                 response = getattr(error, "response", None)
                 wait_s = retry_after_s(getattr(response, "headers", {}))
@@ -129,30 +128,6 @@ class _Patience:
                     raise
                 self._left_s -= wait_s
                 time.sleep(wait_s)
-
-
-def _in_time(question: Callable[[], _T]) -> _T:
-    """Asks on a thread of its own, so that an answer that never comes ends as an error.
-
-    Raises:
-        TimeoutError: no answer in time. Whatever `question` raises.
-    """
-    answers: queue.SimpleQueue[tuple[_T | None, BaseException | None]] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            answers.put((question(), None))
-        except BaseException as error:  # noqa: BLE001 - it belongs to whoever asked
-            answers.put((None, error))
-
-    threading.Thread(target=run, name="diachunk-hub", daemon=True).start()
-    try:
-        answer, error = answers.get(timeout=_ANSWER_S)
-    except queue.Empty:
-        raise TimeoutError from None
-    if error is not None:
-        raise error
-    return answer  # type: ignore[return-value]  # None only together with an error
 
 
 def _stated(row: Any, component: str, wanted: str, limits: Limits) -> StatedFile:

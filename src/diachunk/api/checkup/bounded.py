@@ -2,47 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Iterable, Sequence
 
 from diachunk.api.checkup.base import Area, Check, Finding, Group, Level, Patient
 from diachunk.errors import DiachunkError, from_os_error
-
-T = TypeVar("T")
-
-
-class _Thread(threading.Thread, Generic[T]):
-    """A call on a daemon thread: the process may end while it still hangs."""
-
-    def __init__(self, call: Callable[[], T]) -> None:
-        super().__init__(daemon=True, name="diachunk-doctor")
-        self._call = call
-        self.result: list[T] = []
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            self.result.append(self._call())
-        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
-            self.error = error
-
-
-def within(seconds: float, call: Callable[[], T]) -> T:
-    """Calls, and waits at most so long.
-
-    Raises:
-        TimeoutError: it has not returned; it goes on in the background.
-    """
-    thread = _Thread(call)
-    thread.start()
-    thread.join(seconds)
-    if thread.error is not None:
-        raise thread.error
-    if not thread.result:
-        raise TimeoutError(f"no answer in {seconds:g} s")
-    return thread.result[0]
+from diachunk.within import Aside
 
 
 class _Ward:
@@ -53,7 +18,7 @@ class _Ward:
         self.found: list[Finding] = []
         self._patient = patient
         self._left = [*group.checks]
-        self.thread = _Thread(self._examine)
+        self.thread = Aside(self._examine, "diachunk-doctor")
         self.until = time.monotonic() + group.deadline_s
         self.thread.start()
 

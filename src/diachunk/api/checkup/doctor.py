@@ -24,8 +24,9 @@ from diachunk.api.checkup import (
     proxies,
 )
 from diachunk.api.checkup.base import Area, Finding, Group, Level, Online, Patient
-from diachunk.api.checkup.bounded import examine, within
+from diachunk.api.checkup.bounded import examine
 from diachunk.api.checkup.settings import read_settings
+from diachunk.within import within
 
 _SETTINGS_S = 5.0
 _ORDER = {level: number for number, level in enumerate(Level)}

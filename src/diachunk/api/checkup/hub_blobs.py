@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from diachunk.api.checkup.base import Area, Budget, Finding, Level, Patient, count, quoted, size
-from diachunk.api.checkup.bounded import within
 from diachunk.api.checkup.contents import open_store
 from diachunk.api.checkup.hub_cache import repositories, root_of
 from diachunk.places.base import names_in, regular_size
 from diachunk.places.hub_names import algorithm_of, repository_of
 from diachunk.store.files import read_hint
+from diachunk.within import within
 
 _TREE_BYTES_MAX = 32 * 1024 * 1024
 _READ_S = 2.0

@@ -7,7 +7,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from diachunk.api.checkup.base import Finding, Level, Online, Patient, age
-from diachunk.api.checkup.bounded import within
 from diachunk.api.checkup.origins import ask, context, found, from_fault, unreachable
 from diachunk.api.recipes import HUB_SCHEME, bundled_recipes, read_recipe
 from diachunk.errors import DiachunkError, UsageError
@@ -15,6 +14,7 @@ from diachunk.manifest.recipe import HubUpstream, Recipe
 from diachunk.sources.base import SourceFault
 from diachunk.sources.http import HttpOrigin
 from diachunk.sources.reply import is_page, retry_after_s
+from diachunk.within import within
 
 _DEFAULT = "https://huggingface.co"
 _READ_S = 2.0

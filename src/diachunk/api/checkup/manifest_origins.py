@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from diachunk.api.checkup.base import Finding, Level, Patient
-from diachunk.api.checkup.bounded import within
 from diachunk.api.checkup.contents import open_store
 from diachunk.api.checkup.origins import ask_file, context, found, from_fault
 from diachunk.errors import DiachunkError
@@ -15,6 +14,7 @@ from diachunk.schedule.health import Fault
 from diachunk.sources.base import SourceFault
 from diachunk.sources.context import split_url
 from diachunk.sources.http import HttpOrigin
+from diachunk.within import within
 
 _STORE_S = 1.5
 _ORIGINS_MAX = 2

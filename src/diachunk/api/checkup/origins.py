@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 from urllib3.response import BaseHTTPResponse
 
 from diachunk.api.checkup.base import Area, Check, Finding, Level, Patient, age, quoted
-from diachunk.api.checkup.bounded import within
 from diachunk.api.checkup.contents import open_store
 from diachunk.api.context import bundled_manifests
 from diachunk.errors import UsageError
@@ -28,6 +27,7 @@ from diachunk.sources.directory import DirectoryOrigin
 from diachunk.sources.http import HttpOrigin
 from diachunk.sources.reply import is_page, parse_content_range, retry_after_s
 from diachunk.sources.template import OriginTemplate
+from diachunk.within import within
 
 NETWORK_S = 6.0
 """All of the network checks together: they run side by side."""
