@@ -88,3 +88,33 @@ def test_every_kind_of_file_of_a_store_heals(machine: type[StoreMachine], how: s
         life.verifies("alpha@v1", repair=True)
     life.the_users_own_files_are_as_they_were()
     life.teardown()
+
+
+def test_what_is_proven_here_is_taken_before_what_a_partial_may_have(machine: type[StoreMachine]) -> None:
+    life = machine()
+    life.is_killed_while_fetching("beta@main", 13)
+    life.fetches("alpha@v1")
+    life.fetches("rival@main")
+    life.fetches("alpha@v2")
+    life.teardown()
+
+
+def test_of_a_blob_that_was_cut_off_the_rest_is_taken(machine: type[StoreMachine]) -> None:
+    life = machine()
+    life.fetches_one_component("alpha@v1", 0)
+    life.a_file_of_the_store_is_spoiled(14, "cut", 1)
+    life.fetches_one_component("flat@main", 0)
+    life.teardown()
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_whatever_a_file_became_gc_collects_or_says_what_it_cannot_read(
+    machine: type[StoreMachine], how: str
+) -> None:
+    for number in range(8):
+        life = machine()
+        life.fetches_one_component("alpha@v1", 0)
+        life.a_file_of_the_store_is_spoiled(number, how, 0)
+        life.collects(True, 30_000, False)
+        life.collects(False, 30_000, False)
+        life.teardown()

@@ -152,6 +152,34 @@ def test_what_is_being_filled_is_no_donor(store: Store) -> None:
         partial.close()
 
 
+def test_a_blob_that_is_cut_off_offers_what_it_has(store: Store) -> None:
+    """A request for many chunks fails as one: what is behind the end must not be among them."""
+    blob = store.layout.blob(ONE.components[0].files[0].blake3)
+    for file in ONE.components[0].files[1:]:
+        store.layout.blob(file.blake3).unlink()
+    blob.chmod(0o644)
+    os.truncate(blob, 2 * BLOCK - 1)
+    assert offered(work_for(PIECES[2], PIECES[0], PIECES[1]), store) == [1]
+
+
+def test_a_place_that_is_proven_goes_before_one_that_is_guessed(store: Store) -> None:
+    """What a partial's extents say may be a hole; and it may be found first."""
+    guess = [PIECES[1], b"z" * BLOCK]
+    partial = store.blobs.open_partial(digest_of(b"".join(guess)), chunk_list(guess))
+    write_chunks(partial, guess, [0])
+    proven = store.layout.blob(ONE.components[0].files[0].blake3)
+    for number in range(8):  # ids decide which manifest is looked at first
+        store.catalog.add(manifest_of(f"lab/guess{number}", {"m/x.bin": guess}))
+    found = find_donors(work_for(PIECES[1]), [store])
+    assert found is not None
+    assert found.place(0) == (proven, BLOCK)
+    proven.unlink()
+    found = find_donors(work_for(PIECES[1]), [store])
+    assert found is not None
+    assert found.place(0) == (partial.path, 0)
+    partial.close()
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_store_that_may_not_be_read_is_passed_over(store: Store, tmp_path: Path) -> None:
     shut = Store.open(tmp_path / "shut")

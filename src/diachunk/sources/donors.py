@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Set
 from functools import partial
 from pathlib import Path
 
 from diachunk.digest import Digest
 from diachunk.errors import ManifestError, StoreError, UsageError
-from diachunk.manifest import FileEntry
+from diachunk.manifest import ChunkList, FileEntry
 from diachunk.manifest.outline import Outline
 from diachunk.schedule.work import WorkList
 from diachunk.sources.local import LocalFiles
+from diachunk.store.blobs import Presence
 from diachunk.store.extents import read_claims
 from diachunk.store.files import regular
 from diachunk.store.store import Store
@@ -75,22 +77,21 @@ def _files_with(wanted: Set[Digest], outline: Outline) -> list[FileEntry]:
 def _offer(
     source: LocalFiles, wanted: dict[Digest, int], store: Store, file: FileEntry, excluded: set[Path]
 ) -> None:
-    """Claims what a file and its partial hold. What is claimed is wanted no more, since the first word stands."""
+    """Claims what a file and its partial hold. What is proven there is wanted no more; a better place than all others
+    may still be found.
+    """
     chunks = file.chunks
     matches = [(index, wanted[digest]) for index, (_, digest) in enumerate(chunks) if digest in wanted]
     if not matches:
         return
     holding = store.blobs.find(file.blake3, file.size, chunks)
     if holding.path is not None and holding.path not in excluded:
-        for index, item in matches:
-            source.claim(item, holding.path, chunks.offsets[index])
+        proven = holding.presence is Presence.PROVEN
+        _claim_inside(source, matches, chunks, holding.path, _status(holding.path), proven=proven)
     for outside in store.blobs.adopted.get(file.blake3):
-        # Also one that is cut off, or known to be damaged: what is good in it need not be fetched.
-        status = None if outside.path in (holding.path, *excluded) else outside.unchanged()
-        if status is not None:
-            for index, item in matches:
-                if chunks.offsets[index + 1] <= status.st_size:
-                    source.claim(item, outside.path, chunks.offsets[index])
+        # Also one that is known to be damaged: what is good in it need not be fetched.
+        if outside.path not in (holding.path, *excluded):
+            _claim_inside(source, matches, chunks, outside.path, outside.unchanged())
     unfinished = store.layout.partial(file.blake3, chunks.id)
     if unfinished not in excluded and regular(unfinished) is not None:
         claims = read_claims(unfinished, chunks)
@@ -98,5 +99,28 @@ def _offer(
             if index in claims:
                 source.claim(item, unfinished, chunks.offsets[index])
     for index, item in matches:
-        if item in source.has:
+        if item in source.proven:
             wanted.pop(chunks.digest(index), None)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Of a file that may have been adopted by a link to it."""
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
+
+
+def _claim_inside(
+    source: LocalFiles,
+    matches: Iterable[tuple[int, int]],
+    chunks: ChunkList,
+    path: Path,
+    status: os.stat_result | None,
+    *,
+    proven: bool = False,
+) -> None:
+    """Claims the chunks that end before the file does: one that is cut off must not spoil a run of many chunks."""
+    for index, item in matches:
+        if status is not None and chunks.offsets[index + 1] <= status.st_size:
+            source.claim(item, path, chunks.offsets[index], proven=proven)

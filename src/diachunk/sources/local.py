@@ -56,6 +56,7 @@ class LocalFiles:
     any others.
 
     Attributes:
+        proven: what lies where it was verified once.
         errors: files that the disk or their permissions kept from being read, and why.
     """
 
@@ -64,21 +65,30 @@ class LocalFiles:
     def __init__(self, label: str, items: int) -> None:
         self.label = label
         self.has = Bitmap(items)
+        self.proven = Bitmap(items)
         self.errors: dict[Path, str] = {}
         self._file_of = array("I", bytes(4 * items))
         self._offset_of = array("Q", bytes(8 * items))
         self._paths: list[Path] = []
         self._numbers: dict[Path, int] = {}
 
-    def claim(self, item: int, path: Path, offset: int) -> None:
-        """Says that `item` may lie in `path` at `offset`. The first word stands."""
-        if item not in self.has:
+    def claim(self, item: int, path: Path, offset: int, *, proven: bool = False) -> None:
+        """Says that `item` may lie in `path` at `offset`. The first word stands, but a proven place replaces one that
+        is not.
+        """
+        if item not in self.has or (proven and item not in self.proven):
             number = self._numbers.get(path)
             if number is None:
                 number = self._numbers[path] = len(self._paths)
                 self._paths.append(path)
             self._file_of[item], self._offset_of[item] = number, offset
             self.has.add(item)
+            if proven:
+                self.proven.add(item)
+
+    def place(self, item: int) -> tuple[Path, int]:
+        """Where an item that it has may lie: file and offset."""
+        return self._paths[self._file_of[item]], self._offset_of[item]
 
     def fill(self, run: Run, start: int, view: memoryview, flow: Flow) -> None:
         # Opened for each request: a checkpoint may have more files than a process may hold open.

@@ -18,6 +18,8 @@ from diachunk.store.files import read_small
 from diachunk.store.layout import Layout
 from diachunk.store.marks import Marks
 
+_ANEW = "remove it and fetch again"
+
 
 @dataclass(frozen=True, slots=True)
 class Ref:
@@ -67,15 +69,16 @@ class Catalog(Marks):
         try:
             manifest = decode(self._text(manifest_id))
         except ManifestError as error:
-            raise StoreError(
-                f"{path} is damaged: {error.message}", hint="remove it and fetch again"
-            ) from error
+            raise StoreError(f"{path} is damaged: {error.message}", hint=_ANEW) from error
         if manifest.id != manifest_id:
-            raise StoreError(f"{path} holds another manifest", hint="remove it and fetch again")
+            raise StoreError(f"{path} holds another manifest", hint=_ANEW)
         return manifest
 
     def _text(self, manifest_id: Digest) -> bytes:
-        data = read_small(self._layout.manifest(manifest_id), DEFAULT.manifest_bytes_max)
+        path = self._layout.manifest(manifest_id)
+        data = read_small(path, DEFAULT.manifest_bytes_max)
+        if data is None and os.path.lexists(path):
+            raise StoreError(f"{path} is damaged: no file, or too large", hint=_ANEW)
         if data is None:
             raise UsageError(f"no manifest {manifest_id.hex()[:16]}… here")
         return data
