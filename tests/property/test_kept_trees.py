@@ -38,7 +38,8 @@ _keys = st.one_of(_words, st.integers(-3, 3), st.booleans(), st.tuples(_words, s
 @st.composite
 def _tensors(draw: st.DrawFn, shared: list[torch.Tensor]) -> torch.Tensor:
     """New ones, and views of those that were made before."""
-    if shared and draw(st.booleans()):
+    again: bool = draw(st.booleans())
+    if shared and again:
         base = draw(st.sampled_from(shared))
         return draw(st.sampled_from([base, base.t() if base.dim() == 2 else base, base[1:], base.detach()]))
     shape = draw(st.lists(st.integers(0, 3), max_size=3))
