@@ -29,9 +29,9 @@ test: $(VENV)/.dev  ## all tests
 	$(BIN)/python -m pytest -n auto || { [ $$? -eq 1 ] && echo "AGAIN, ALONE:" && \
 	    $(BIN)/python -m pytest -n0 --last-failed --last-failed-no-failures none; }
 
-fuzz: $(VENV)/.dev  ## coverage-guided fuzzing, FUZZ_SECONDS (600) for each target, then a long life of a store
+fuzz: $(VENV)/.dev  ## coverage-guided fuzzing, FUZZ_SECONDS (600) for each target, then random trees and a store's long life
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run --seconds $(or $(FUZZ_SECONDS),600) --corpus .fuzz/corpus --crashes .fuzz/crashes
-	FUZZ_EXAMPLES=500 $(BIN)/python -m pytest -n0 tests/property/test_store_machine.py
+	FUZZ_EXAMPLES=500 $(BIN)/python -m pytest -n0 tests/property
 
 fuzz-briefly: $(VENV)/.dev  ## the same for a few seconds, and the same inputs each time: part of CI
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run --seed 1
