@@ -11,6 +11,7 @@ import pytest
 import diachunk
 from diachunk.api.context import bundled_manifests
 from diachunk.store.store import Store
+from fixtures import damage
 from fixtures.checkpoints import Checkpoint, published, tree
 from fixtures.doctored import call, cure, cured, diagnose
 from fixtures.settings import write_config
@@ -89,6 +90,18 @@ def test_a_file_that_a_snapshot_leads_to_was_moved(user: Path, away: Checkpoint)
     assert cured(finding).worse == []
     snapshot = diachunk.fetch(NAME)
     assert Path(snapshot.path("model/config.json")).read_bytes() == b"{}\n"
+
+
+def test_what_a_repair_set_aside_was_not_moved_or_removed(store: Store) -> None:
+    blob = max((store.root / "blobs").rglob("*"), key=lambda each: each.stat().st_size)
+    damage.flip(blob, 1000)
+    assert not diachunk.verify(repair=True).ok
+    found = diagnose()
+    finding = found.the(
+        "the file that it leads to is not whole: what mends or fetches it did not end", "fault"
+    )
+    assert not any("moved or removed" in each["what"] for each in found.findings)
+    assert finding["cure"]
 
 
 def test_an_adopted_file_was_changed(user: Path, away: Checkpoint) -> None:

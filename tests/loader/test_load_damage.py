@@ -13,7 +13,7 @@ import torch
 
 import diachunk
 from diachunk.api.loading.load import load, stream
-from diachunk.errors import IntegrityError, LoadError
+from diachunk.errors import IntegrityError, LoadError, TransferIncomplete
 from diachunk.limits import MiB
 from diachunk.loader import blob as blobs
 from diachunk.store.stamps import read_stamp
@@ -100,6 +100,23 @@ def test_repair_with_nothing_to_repair_from_says_both(held: Checkpoint, home: Pa
     shutil.rmtree(held.root)
     with pytest.raises(IntegrityError, match=r"damaged.*not mended"):
         load(held.target, "model", home=home, repair=True, patience_s=1)
+
+
+def test_a_repair_that_failed_can_be_made_again(held: Checkpoint, home: Path) -> None:
+    damage.flip(blob_of(held, home, FILES["model"]), 5 * MiB)
+    with pytest.raises(IntegrityError, match="not mended"):
+        load(held.target, "model", home=home, repair=True, patience_s=1)
+    with pytest.raises(LoadError, match="is not here") as caught:
+        load(held.target, "model", home=home, origins=["http://mirror.lab/x"])
+    assert (
+        f"`diachunk fetch {held.target} --component model --origin http://mirror.lab/x`" in caught.value.hint
+    )
+    with pytest.raises(TransferIncomplete, match="not on this machine"):
+        load(held.target, "model", home=home, repair=True, patience_s=1)
+    loaded = load(held.target, "model", home=home, repair=True, origins=[str(held.root)])
+    assert_same(loaded, weights())
+    assert loaded.report.repaired == [FILES["model"]]
+    assert_same(load(held.target, "model", home=home), weights())
 
 
 def test_repair_never_writes_to_the_users_own_file(tmp_path: Path, home: Path) -> None:

@@ -218,3 +218,22 @@ def test_ctrl_c_is_told_as_load_tells_it(held: Checkpoint, home: Path) -> None:
     ):
         with pytest.raises(Interrupted, match="stopped"):
             call()
+
+
+def test_the_module_of_a_training_checkpoint(tmp_path: Path, home: Path) -> None:
+    module = nn.Linear(30, 20)
+    optimizer = torch.optim.AdamW(module.parameters())
+    module(torch.ones(30)).sum().backward()
+    optimizer.step()
+    tree = {"model": module.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 7}
+    held = stored(tmp_path / "files", home, {"run.pth": pth(tree)})
+    empty = nn.Linear(30, 20)
+    with pytest.raises(LoadError, match="does not fit") as caught:
+        load_into(empty, held.target, home=home, prefix="model.")
+    assert caught.value.hint == "tensors='model.*' leaves out what does not begin with the prefix"
+    for _ in range(2):
+        empty = nn.Linear(30, 20)
+        filled = load_into(empty, held.target, home=home, prefix="model.", tensors="model.*")
+        assert empty.weight.equal(module.weight)
+        assert filled.metadata["epoch"] == 7
+        assert filled.metadata["optimizer"]["param_groups"][0]["betas"] == (0.9, 0.999)

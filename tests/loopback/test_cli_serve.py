@@ -90,12 +90,12 @@ def test_it_says_what_it_shares_a_fetch_takes_it_and_it_stops_cleanly(
     dia: Checkpoint, daemon: Daemon, tmp_path: Path
 ) -> None:
     port = daemon.port
-    daemon.until("^on another machine: ")
+    daemon.until("^on this machine, for another store: ")
     first, second, third, fourth = daemon.lines[:4]
     assert re.fullmatch(r"sharing 1 checkpoint, 6\.1 MB, from .*/served", first)
     assert second == f"  on port {port} of 127.0.0.1"
     assert "; no secret; not looking for others" in third
-    assert fourth == f"on another machine: `diachunk fetch lab/dia --peer 127.0.0.1:{port}`"
+    assert fourth == f"on this machine, for another store: `diachunk fetch lab/dia --peer 127.0.0.1:{port}`"
     done = run("fetch", "lab/dia", "--peer", f"127.0.0.1:{port}")
     assert done.returncode == 0, done.stderr
     assert_same_files(Path(done.stdout.strip()), dia)
@@ -107,7 +107,7 @@ def test_it_says_what_it_shares_a_fetch_takes_it_and_it_stops_cleanly(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_with_success(daemon: Daemon, number: int) -> None:
-    daemon.until("^on another machine")
+    daemon.until("^on this machine, for another store")
     assert daemon.stop(number) == 0
 
 
@@ -153,7 +153,7 @@ def test_a_fetch_beside_it_shares_through_it_and_it_tells_of_what_appears(
 def test_a_store_that_is_taken_away_is_told_as_that_and_shared_again_when_it_is_back(
     store: Path, daemon: Daemon, tmp_path: Path
 ) -> None:
-    daemon.until("^on another machine")
+    daemon.until("^on this machine, for another store")
     store.rename(tmp_path / "unmounted")
     daemon.until(f"warning: the store {store} is not there any more: nothing is shared until it is back")
     assert "was removed" not in daemon.log.read_text()
@@ -165,7 +165,7 @@ def test_a_store_that_is_taken_away_is_told_as_that_and_shared_again_when_it_is_
 
 def test_sighup_reads_the_settings_again_and_wrong_ones_change_nothing(daemon: Daemon, base: Path) -> None:
     port = daemon.port
-    daemon.until("^on another machine")
+    daemon.until("^on this machine, for another store")
     write_config(base, {}, 'nonsense = "yes"')
     daemon.process.send_signal(signal.SIGHUP)
     daemon.until("warning: SIGHUP: the settings stay as they were: .*nonsense")

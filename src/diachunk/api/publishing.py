@@ -132,12 +132,12 @@ def _publish(texts: Sequence[str], order: _Order) -> Published:
 
 
 def _publish_files(texts: Sequence[str], order: _Order) -> Published:
+    found, left_out = _collect(texts)
     if order.name is None:
         raise UsageError(
             "what is it called?", hint=f"diachunk publish {' '.join(texts)[:80]} --name org/checkpoint"
         )
     name, revision = parse_ref(f"{order.name}@{order.revision or DEFAULT_REVISION}")
-    found, left_out = _collect(texts)
     # `--no-store` must work where there is no store and no place for one.
     context = Context.make(order.home) if order.store else None
     paths = list(dict.fromkeys(each.file for each in found))
@@ -215,8 +215,11 @@ def _walk(path: Path, left_out: list[Path]) -> list[tuple[str, Path]]:
     if path.is_file():
         return [(path.name, Path(os.path.abspath(path)))]
     if not path.is_dir():
+        if path.exists():
+            raise UsageError(f"{path}: no regular file")
         raise UsageError(
-            f"{path}: no such file or directory" if not path.exists() else f"{path}: no regular file"
+            f"{path}: no such file or directory",
+            hint="of what is in the store already: --sign KEY publishes it",
         )
     root = Path(os.path.abspath(path))
     found: list[tuple[str, Path]] = []

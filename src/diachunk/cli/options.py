@@ -46,7 +46,7 @@ Origins = Annotated[
 ]
 Peers = Annotated[
     list[str] | None,
-    typer.Option("--peer", metavar="HOST[:PORT]", help="Also take from this machine (may be given again)."),
+    typer.Option("--peer", metavar="HOST[:PORT]", help="Also ask this machine (may be given again)."),
 ]
 Components = Annotated[
     list[str] | None,

@@ -234,7 +234,9 @@ def _opening(serving: Serving, holdings: Sequence[Holding], addresses: Sequence[
     host = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
     peer = host if serving.port == 8420 else f"{host}:{serving.port}"
     if name:
-        yield f"on another machine: {text.command('fetch', name, '--peer', peer)}"
+        here = addresses[0].startswith("127.") or addresses[0] == "::1"
+        where = "this machine, for another store" if here else "another machine"
+        yield f"on {where}: {text.command('fetch', name, '--peer', peer)}"
     else:
         yield (
             "nothing is here yet: `diachunk fetch NAME` on this machine, in another terminal; it is shared as it comes"

@@ -108,7 +108,7 @@ def fill(
     loading = opened.loading(order=list(outside.values()), device=slots.device)
     try:
         found = _match(slots, outside, loading)
-        _refuse(found, strict=strict, partly=not loading.everything)
+        _refuse(found, strict=strict, partly=not loading.everything, prefix=prefix)
         inside = {source: name for name, source in outside.items()}
         _refuse_losses(slots, inside, loading)
         wanted = [name for name in loading.layout.names if name in inside]
@@ -190,11 +190,14 @@ def _match(slots: _Slots, outside: Mapping[str, str], loading: Loading) -> Fille
     )
 
 
-def _refuse(found: Filled, *, strict: bool, partly: bool) -> None:
+def _refuse(found: Filled, *, strict: bool, partly: bool, prefix: str) -> None:
     missing = bool(found.missing) and not partly
     if found.misshaped or (strict and (missing or found.unexpected)):
         told = found._told("would be filled")
         ways = "strict=False fills what matches; prefix= and rename= map names, tensors= picks some"
+        if prefix and not missing and not any(name.startswith(prefix) for name in found.unexpected):
+            # A training checkpoint: the optimizer's tensors lie beside the module's.
+            ways = f"tensors={f'{prefix}*'!r} leaves out what does not begin with the prefix"
         raise LoadError(
             f"the checkpoint does not fit the module: {told}; nothing was loaded",
             hint="tensors= takes only what it names" if found.misshaped else ways,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from diachunk.errors import ManifestError, StoreError
+from diachunk.errors import ManifestError
 from diachunk.limits import Limits
 from diachunk.schedule.health import Health, Tier
 from diachunk.schedule.work import BlobFacts, WorkList
@@ -28,6 +28,7 @@ from diachunk.transfer.incomplete import incomplete
 from diachunk.transfer.neighbours import gone_again, wait_for_neighbour
 from diachunk.transfer.offers import local_offers, network_offer
 from diachunk.transfer.progress import FileDone, How, Listener, Notice, Progress, Retractable, silent
+from diachunk.transfer.room import check_room
 from diachunk.transfer.session import Outcome, Session
 
 Hasten = Callable[[Iterable[int]], None]
@@ -269,12 +270,8 @@ class Assembly:
 
     def _check_space(self, files: Sequence[BlobFacts]) -> None:
         needed = sum(facts.size - allocated(self._destination.partial(facts)) for facts in files)
-        free = self._destination.free_bytes()
-        if needed > free:
-            raise StoreError(
-                f"needs {needed:,} bytes of disk, {free:,} are free",
-                hint="free some space (`diachunk gc` removes what nothing needs), then run again",
-            )
+        root = self._destination.root
+        check_room(needed, self._destination.free_bytes(), root, of_store=root == self._store.root)
 
     def _book(self, outcome: Outcome) -> None:
         self.report.fetched_bytes += outcome.fetched_bytes

@@ -28,6 +28,8 @@ class Destination(Protocol):
 
     merges_equal_files: bool
     """Whether files of equal content are one (a store), or each path needs its own (a directory)."""
+    root: Path
+    """The directory below which all of it lies."""
 
     def find(self, facts: BlobFacts) -> Holding:
         """What is there, without reading bytes."""
@@ -69,7 +71,7 @@ class StoreDestination:
     merges_equal_files = True
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self._store, self.root = store, store.root
 
     def find(self, facts: BlobFacts) -> Holding:
         return self._store.blobs.find(facts.digest, facts.size, facts.chunks)
@@ -111,7 +113,7 @@ class DirectoryDestination:
 
     def __init__(self, store: Store, root: Path, *, force: bool = False) -> None:
         self._store = store
-        self._root = Path(os.path.abspath(root))
+        self.root = Path(os.path.abspath(root))
         self._force = force
         self._given_up: dict[Path, Stamp] = {}
         self._busy: dict[Path, BusyLock] = {}
@@ -119,7 +121,7 @@ class DirectoryDestination:
         self._settled: set[Path] = set()
 
     def path(self, facts: BlobFacts) -> Path:
-        return self._root / facts.component / facts.path
+        return self.root / facts.component / facts.path
 
     def find(self, facts: BlobFacts) -> Holding:
         path = self.path(facts)
@@ -181,11 +183,11 @@ class DirectoryDestination:
     def open(self, facts: BlobFacts) -> Partial:
         try:
             if not self._durable:
-                self._store.layout.files.make_root(self._root)
-                self._durable.add(self._root)
-            files = Files(stat.S_IMODE(self._root.stat().st_mode))
+                self._store.layout.files.make_root(self.root)
+                self._durable.add(self.root)
+            files = Files(stat.S_IMODE(self.root.stat().st_mode))
         except OSError as error:
-            raise _blocked(error, self._root, self._root, "create") from error
+            raise _blocked(error, self.root, self.root, "create") from error
         return Partial(
             self.partial(facts),
             facts.chunks,
@@ -231,8 +233,8 @@ class DirectoryDestination:
             )
 
     def free_bytes(self) -> int:
-        with os_errors("look at", self._root):
-            there = next(each for each in (self._root, *self._root.parents) if each.exists())
+        with os_errors("look at", self.root):
+            there = next(each for each in (self.root, *self.root.parents) if each.exists())
             status = os.statvfs(there)
         return status.f_bavail * status.f_frsize
 
@@ -255,14 +257,14 @@ class DirectoryDestination:
 
     def _dir(self, facts: BlobFacts, *, make: bool) -> int:
         """Opens the directory that holds the file, from the root down; the caller closes it."""
-        relative, where = self.path(facts).parent.relative_to(self._root), self._root
+        relative, where = self.path(facts).parent.relative_to(self.root), self.root
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         try:
-            fd = os.open(self._root, flags)
+            fd = os.open(self.root, flags)
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise _blocked(error, self._root, self._root) from error
+            raise _blocked(error, self.root, self.root) from error
         for part in relative.parts:
             try:
                 if make:
@@ -276,7 +278,7 @@ class DirectoryDestination:
             except FileNotFoundError:
                 raise
             except OSError as error:
-                raise _blocked(error, self._root, self._root / relative) from error
+                raise _blocked(error, self.root, self.root / relative) from error
             finally:
                 os.close(fd)
             fd = deeper

@@ -7,12 +7,12 @@ from collections.abc import Container, Mapping, Sequence
 from typing import TypeAlias
 
 from diachunk.digest import Digest
-from diachunk.errors import StoreError
 from diachunk.manifest.stated import StatedFile
 from diachunk.schedule.work import BlobFacts, WorkList
 from diachunk.store.drafts import Draft
 from diachunk.store.extents import allocated
 from diachunk.store.store import Store
+from diachunk.transfer.room import check_room
 from diachunk.transfer.session import Outcome
 
 Opened: TypeAlias = Sequence[tuple[StatedFile, Draft]]
@@ -52,9 +52,4 @@ def check_space(store: Store, missing: Sequence[StatedFile]) -> None:
         StoreError: it does not.
     """
     needed = sum(file.size - allocated(store.drafts.path(file)) for file in missing)
-    free = store.layout.free_bytes()
-    if needed > free:
-        raise StoreError(
-            f"needs {needed:,} bytes of disk, {free:,} are free",
-            hint="free some space (`diachunk gc` removes what nothing needs), then run again",
-        )
+    check_room(needed, store.layout.free_bytes(), store.root, of_store=True)

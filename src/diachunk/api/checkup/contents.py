@@ -14,7 +14,7 @@ from pathlib import Path
 from diachunk.api.checkup.base import Area, Budget, Check, Finding, Level, Patient, count, quoted
 from diachunk.api.checkup.disk import ELSEWHERE
 from diachunk.api.context import bundled_manifests
-from diachunk.digest import Digest
+from diachunk.digest import Digest, parse_digest
 from diachunk.errors import DiachunkError, StoreError
 from diachunk.store.files import read_small
 from diachunk.store.layout import DIRECTORIES, FORMAT, LATER_DIRECTORIES
@@ -207,11 +207,22 @@ def _dangling(store: Store, manifest_id: Digest, dangling: list[Path]) -> Findin
     target = label or manifest_id.hex()[:16]
     inside = dangling[0].relative_to(store.layout.snapshot(manifest_id))
     others = f" and {count(len(dangling) - 1, 'other')}" if len(dangling) > 1 else ""
-    what = (
-        f"{inside}{others} of {target}: the file that it leads to was moved or removed "
-        f"({os.readlink(dangling[0])})"
+    leads_to = os.readlink(dangling[0])
+    why = (
+        "is not whole: what mends or fetches it did not end"
+        if _is_begun(store, leads_to)
+        else "was moved or removed"
     )
+    what = f"{inside}{others} of {target}: the file that it leads to {why} ({leads_to})"
     return _found(Level.FAULT, what, f"diachunk fetch {shlex.quote(target)}")
+
+
+def _is_begun(store: Store, leads_to: str) -> bool:
+    """Whether a link leads to a blob of which there is a part, as after a repair that found no source."""
+    try:
+        return bool(store.layout.partials(parse_digest(os.path.basename(leads_to))))
+    except ValueError:
+        return False
 
 
 def adopted(patient: Patient) -> Iterator[Finding]:

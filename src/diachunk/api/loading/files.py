@@ -25,6 +25,7 @@ from diachunk.store.store import Store
 if TYPE_CHECKING:
     from diachunk.loader.blob import Blob, Damaged
     from diachunk.loader.feed import Arrivals
+    from diachunk.transfer.check import Checked
 
 _TENSORS_NAMED_MAX = 8
 
@@ -69,13 +70,28 @@ class StoreFiles:
     def open(self, entry: FileEntry) -> Blob:
         facts = self.facts(entry)
         found = self._find(facts)
+        if found is None and self._settings.repair and self._context.store.layout.partials(facts.digest):
+            # Also what is begun: a repair that failed has set aside what was damaged.
+            self._complete(facts, [])
+            self.mended.append(facts.label)
+            found = self._find(facts)
         if found is None:
-            what = shlex.join(("diachunk", "fetch", self._fetchable()))
+            what = self._command("fetch", self._fetchable(), *self._chosen())
             raise LoadError(
                 f"{facts.label} of {self._manifest.ref} is not here{self._lost(facts)}",
                 hint=f"`{what}`, or load that with fetch=True (--fetch)",
             )
         return self._open(facts, *found)
+
+    def _chosen(self) -> list[str]:
+        return ["--component", self._component] if len(self._manifest.components) > 1 else []
+
+    def _command(self, *words: str) -> str:
+        """A command line for people, with what this call was told besides."""
+        origins = several(self._settings.origins)
+        return shlex.join(
+            ("diachunk", *words, *(word for each in origins for word in ("--origin", str(each))))
+        )
 
     def _lost(self, facts: BlobFacts) -> str:
         """Which file of the user's it was: who published it an hour ago, and saved over it, would not think of that."""
@@ -140,7 +156,7 @@ class StoreFiles:
         named = ", ".join(tensors[:_TENSORS_NAMED_MAX])
         more = f" and {len(tensors) - _TENSORS_NAMED_MAX} more" if len(tensors) > _TENSORS_NAMED_MAX else ""
         holds = f", which holds {named}{more}," if tensors else ""
-        command = shlex.join(("diachunk", "verify", self._target, "--repair"))
+        command = self._command("verify", self._target, "--repair")
         return IntegrityError(
             f"{facts.label} of {self._manifest.ref}: chunk {chunk} ({size:,} bytes at {start:,}){holds} is damaged in "
             f"{path}; nothing was loaded",
@@ -152,6 +168,14 @@ class StoreFiles:
         from diachunk.transfer.check import check_files
 
         checked = check_files([(facts, path)], self._context.config.limits)[0]
+        self._complete(facts, [] if checked.right else [checked])
+
+    def _complete(self, facts: BlobFacts, damaged: Sequence[Checked]) -> None:
+        """Makes one file whole.
+
+        Raises:
+            TransferIncomplete, StoreError, IntegrityError: it could not be.
+        """
         destination = self._context.destination(None, force=False)
         assembly = self._context.assembly(
             self._manifest,
@@ -161,7 +185,7 @@ class StoreFiles:
             self._settings.progress,
             manifest_url=self._url,
         )
-        assembly.make_present([facts], [] if checked.right else [checked])
+        assembly.make_present([facts], damaged)
         self._context.store.snapshots.build(self._manifest)
 
     def arrivals(self, blobs: list[Blob]) -> Arrivals | None:
