@@ -19,6 +19,7 @@ from diachunk.schedule.work import BlobFacts, WorkList
 from diachunk.sources.donors import find_donors
 from diachunk.sources.local import LocalFiles
 from diachunk.store.adopted import AdoptedFile
+from diachunk.store.blobs import Presence
 from diachunk.store.extents import read_claims
 from diachunk.store.files import Files, regular
 from diachunk.store.stamps import Stamp
@@ -190,21 +191,26 @@ def donors_of_all_manifests(
     for store in stores:
         for manifest in store.catalog.manifests():
             for _, file in manifest.walk():
-                for place, indexes in places_of(store, file, but_not):
+                for place, indexes, proven in places_of(store, file, but_not):
                     for index in indexes:
                         if file.chunks.digest(index) in wanted:
                             item = wanted[file.chunks.digest(index)]
-                            source.claim(item, place, file.chunks.offsets[index])
+                            source.claim(item, place, file.chunks.offsets[index], proven=proven)
     return source if len(source.has) else None
 
 
-def places_of(store: Store, file: FileEntry, but_not: Iterable[Path]) -> Iterator[tuple[Path, Iterable[int]]]:
-    holding = store.blobs.find(file.blake3, file.size, file.chunks)
+def places_of(
+    store: Store, file: FileEntry, but_not: Iterable[Path]
+) -> Iterator[tuple[Path, Iterable[int], bool]]:
+    """Files, which of the chunks may lie in them, and whether that was verified."""
+    holding, chunks = store.blobs.find(file.blake3, file.size, file.chunks), file.chunks
     if holding.path is not None and holding.path not in but_not:
-        yield holding.path, range(len(file.chunks))
-    partial = store.layout.partial(file.blake3, file.chunks.id)
+        size = holding.path.stat().st_size
+        inside = [index for index in range(len(chunks)) if chunks.offsets[index + 1] <= size]
+        yield holding.path, inside, holding.presence is Presence.PROVEN
+    partial = store.layout.partial(file.blake3, chunks.id)
     if partial not in but_not and regular(partial) is not None:
-        yield partial, list(read_claims(partial, file.chunks))
+        yield partial, list(read_claims(partial, chunks)), False
 
 
 def claims(source: LocalFiles | None) -> dict[int, tuple[Path, int]] | None:
