@@ -123,8 +123,9 @@ def test_a_command_that_is_told_takes_what_it_names(held: Checkpoint, home: Path
     blob_of(held, home, FILE).unlink()
     with pytest.raises(LoadError, match="is not here") as caught:
         load(held.manifest.name, "model", home=home)
-    told = re.findall(r"`diachunk fetch (\S+)`", caught.value.hint)
-    assert diachunk.fetch(*told, origins=[str(held.root)], home=home)
+    told = re.findall(r"`diachunk fetch (\S+) --component (\S+)`", caught.value.hint)
+    (target, component) = told[0]
+    assert diachunk.fetch(target, components=[component], origins=[str(held.root)], home=home)
     assert load(held.manifest.name, "model", home=home)
 
 

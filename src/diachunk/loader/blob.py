@@ -198,6 +198,11 @@ class Blob:
         if fd >= 0:
             os.close(fd)
 
+    def __del__(self) -> None:
+        # A stream that nobody ever asked for a tensor has no frame whose end would close this.
+        if getattr(self, "fd", -1) >= 0:
+            self.close()
+
 
 def _chunk_at(facts: BlobFacts, offset: int) -> int:
     return bisect_right(facts.chunks.offsets, offset) - 1

@@ -95,6 +95,8 @@ class Landing:
         start, end = blob.facts.chunks.offsets[chunk], blob.facts.chunks.offsets[chunk + 1]
         found = []
         for number in self.storages_in(file, start, end):
+            if self.is_complete(number):
+                continue  # mapped, and maybe handed out: what is written there now may be the caller's
             storage = self.layout.storages[number]
             first, last = max(start, storage.offset), min(end, storage.end)
             target = self.target(number)
@@ -160,6 +162,8 @@ class Landing:
         landed = 0
         with self._lock:
             for number in self.storages_in(file, start, end):
+                if not self._left[number]:
+                    continue  # mapped: counted by `complete`
                 storage = self.layout.storages[number]
                 size = min(end, storage.end) - max(start, storage.offset)
                 landed += size

@@ -13,6 +13,7 @@ from diachunk.loader.dtypes import short
 from diachunk.loader.events import LoadReport
 from diachunk.loader.layout import chosen
 from diachunk.loader.session import Loading
+from diachunk.loader.slots import Slots
 
 _NAMED_MAX = 8
 
@@ -103,7 +104,7 @@ def fill(
     Raises:
         LoadError: names or shapes do not match; nothing was read or touched.
     """
-    slots = _Slots(module)
+    slots = Slots(module)
     outside = _sources(slots.names, prefix, rename)
     loading = opened.loading(order=list(outside.values()), device=slots.device)
     try:
@@ -111,6 +112,7 @@ def fill(
         _refuse(found, strict=strict, partly=not loading.everything, prefix=prefix)
         inside = {source: name for name, source in outside.items()}
         _refuse_losses(slots, inside, loading)
+        _refuse_copies(slots, [name for name in found.filled if name in outside])
         wanted = [name for name in loading.layout.names if name in inside]
         loading.narrow(chosen(loading.layout, wanted))
         streaming = loading.stream()
@@ -147,7 +149,7 @@ def _sources(names: Sequence[str], prefix: str, rename: Mapping[str, str]) -> di
     return {name: source for name, source in sources.items() if name in back or source not in rename}
 
 
-def _refuse_losses(slots: _Slots, inside: Mapping[str, str], loading: Loading) -> None:
+def _refuse_losses(slots: Slots, inside: Mapping[str, str], loading: Loading) -> None:
     """Values that are copied into tensors of the module must fit in them, but for the rounding of floats.
 
     Raises:
@@ -166,7 +168,26 @@ def _refuse_losses(slots: _Slots, inside: Mapping[str, str], loading: Loading) -
             )
 
 
-def _match(slots: _Slots, outside: Mapping[str, str], loading: Loading) -> Filled:
+def _refuse_copies(slots: Slots, names: Iterable[str]) -> None:
+    """What a module makes anew for its state dict (`get_extra_state`, a hook) is no place: it would be told to be
+    filled, and was not.
+
+    Raises:
+        LoadError: one of them takes no values.
+    """
+    for name in names:
+        if slots.is_copy(name):
+            what, hint = "the module makes for its state dict alone", "module.load_state_dict(load(...))"
+        elif slots.is_locked(name):
+            what, hint = "was made in torch.inference_mode()", "call load_into in it, too"
+        elif slots.is_spread(name):
+            what, hint = "has elements that share memory", "clone() it first"
+        else:
+            continue
+        raise LoadError(f"{name}, which {what}, cannot be filled; nothing was loaded", hint=hint)
+
+
+def _match(slots: Slots, outside: Mapping[str, str], loading: Loading) -> Filled:
     """What would be filled, and what does not match."""
     shapes = {view.name: view.shape for view in loading.layout.views}
     shapes |= {name: tuple(tensor.shape) for name, tensor in loading.layout.ready.items()}
@@ -202,59 +223,3 @@ def _refuse(found: Filled, *, strict: bool, partly: bool, prefix: str) -> None:
             f"the checkpoint does not fit the module: {told}; nothing was loaded",
             hint="tensors= takes only what it names" if found.misshaped else ways,
         )
-
-
-class _Slots:
-    """The places in a module where tensors are, by the names of its state dict. Tied ones share a place."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        self._module = module
-        state = module.state_dict(keep_vars=True)
-        self._tensors = {name: each for name, each in state.items() if isinstance(each, torch.Tensor)}
-        self.names = tuple(self._tensors)
-        self._by_identity: dict[int, list[str]] = {}
-        for name, tensor in self._tensors.items():
-            self._by_identity.setdefault(id(tensor), []).append(name)
-        self._places: dict[int, list[tuple[dict[str, Any], str]]] = {}
-        for part in module.modules():
-            for table in (part._parameters, part._buffers):
-                for key, each in table.items():
-                    if each is not None:
-                        self._places.setdefault(id(each), []).append((table, key))
-
-    @property
-    def device(self) -> torch.device | None:
-        """Where the module is; None where the caller has to say: on the meta device, or on several."""
-        devices = {tensor.device for tensor in self._tensors.values()}
-        only = devices.pop() if len(devices) == 1 else None
-        return None if only is None or only.type == "meta" else only
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._tensors[name].shape)
-
-    def dtype(self, name: str) -> torch.dtype | None:
-        """What values are copied into; None where the tensor itself is taken."""
-        tensor = self._tensors[name]
-        return None if tensor.device.type == "meta" else tensor.dtype
-
-    def tied(self, name: str) -> list[str]:
-        """All names of the same tensor."""
-        return self._by_identity[id(self._tensors[name])]
-
-    def put(self, name: str, tensor: torch.Tensor) -> None:
-        """Fills a place: copies into a tensor that has memory, takes the place of one that has none."""
-        old = self._tensors[name]
-        if old.device.type != "meta":
-            with torch.no_grad():
-                old.copy_(tensor)
-            return
-        new = tensor
-        if isinstance(old, torch.nn.Parameter):
-            trained = old.requires_grad and (tensor.is_floating_point() or tensor.is_complex())
-            new = torch.nn.Parameter(tensor, requires_grad=trained)
-        for table, key in self._places.get(id(old), ()):
-            table[key] = new
-
-    def left_on_meta(self) -> Iterable[str]:
-        named = [*self._module.named_parameters(), *self._module.named_buffers()]
-        return (name for name, tensor in named if tensor.device.type == "meta")

@@ -8,12 +8,15 @@ what it is: ["tuple", 0.9, 0.999], ["dict", [0, ["list"]]].
 from __future__ import annotations
 
 import math
+import re
 from collections import OrderedDict
 from typing import Any
 
 DEPTH_MAX = 16
 _INT_MAX = 2**63 - 1
 _INFINITE = {math.inf: "inf", -math.inf: "-inf"}
+_HALVES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+"""Two surrogates side by side, escaped, come back from JSON as the one character that they are halves of."""
 _SEQUENCES: dict[str, type[list[Any]] | type[tuple[Any, ...]]] = {"list": list, "tuple": tuple}
 _MAPPINGS: dict[str, type[dict[Any, Any]]] = {"dict": dict, "OrderedDict": OrderedDict}
 
@@ -26,11 +29,11 @@ def to_json(value: Any, depth: int = 0) -> Any:
     """What `from_json` makes the same value of, types included.
 
     Raises:
-        NotPlain: it holds another type than None, bool, int of 64 bits, float but NaN, str, list, tuple, dict and
-            OrderedDict; or it is nested deeper than `DEPTH_MAX`.
+        NotPlain: it holds another type than None, bool, int of 64 bits, float but NaN, str but of surrogate pairs,
+            list, tuple, dict and OrderedDict; or it is nested deeper than `DEPTH_MAX`.
     """
     kind = type(value)
-    if value is None or kind in (bool, str):
+    if value is None or kind is bool or (kind is str and not _HALVES.search(value)):
         return value
     if kind is int and -_INT_MAX <= value <= _INT_MAX:
         return value
