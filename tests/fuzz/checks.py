@@ -25,6 +25,7 @@ def bounded(
     errors: tuple[type[Exception], ...] = (),
     base_bytes: int = 1 << 20,
     bytes_per_byte: int = 64,
+    base_s: float = CPU_BASE_S,
 ) -> tuple[_T | None, Exception | None]:
     """Runs `call` on an input of `size` bytes.
 
@@ -32,6 +33,7 @@ def bounded(
         size: of the input; or says, when `call` is done, how much of it was read.
         errors: the family that may leave; subclasses of others do not.
         base_bytes, bytes_per_byte: what it may allocate at its peak: a constant, and a multiple of the input.
+        base_s: of CPU time: for what may be some thousand things, however few bytes stand for them.
 
     Returns:
         Its value and None, or None and the error.
@@ -41,7 +43,7 @@ def bounded(
     """
     value, error, peak_bytes, spent_s = _measured(call, errors)
     size = size if isinstance(size, int) else size()
-    limit_s = CPU_BASE_S + size * CPU_S_PER_BYTE
+    limit_s = base_s + size * CPU_S_PER_BYTE
     for _ in range(_TRIES - 1):
         if spent_s <= limit_s:
             break

@@ -15,12 +15,14 @@ from diachunk.loader.headers import read_layout
 from diachunk.loader.layout import Layout
 from diachunk.manifest import ChunkList, Component, FileEntry
 from fixtures.load_attack import dict_of, pickled, safetensors_of, storage, tensor, text, zipped
-from fuzz.checks import WatchedFile, bounded
+from fuzz.checks import CPU_BASE_S, WatchedFile, bounded
 
 DICTIONARY = (b'"dtype"', b'"shape"', b'"data_offsets"', b'"__metadata__"', b"ctorch._utils\n_rebuild_tensor_v2\n",
     b"ctorch\nFloatStorage\n", b"ccollections\nOrderedDict\n", b"cbuiltins\nset\n", b"\x85R", b"\x81", b"tQ", b"q\0",
     b"h\0", b"\x86", b'"weight_map"', b"../", b"*", b"[!")  # fmt: skip
 _STORAGE = bytes(64)
+_TREE_S = 6.0
+"""Any pickle may stand for 20,000 entries: 0.03 s, but a second where each line is watched and the machine is busy."""
 
 
 def fuzz_one(data: bytes) -> None:
@@ -33,14 +35,14 @@ def _safetensors(data: bytes) -> None:
 
 
 def _pickle(data: bytes) -> None:
-    _read(zipped(data, {"0": _STORAGE, "1": _STORAGE[:7]}))
+    _read(zipped(data, {"0": _STORAGE, "1": _STORAGE[:7]}), _TREE_S)
 
 
 def _any(data: bytes) -> None:
-    _read(data)
+    _read(data, _TREE_S)
 
 
-def _read(file: bytes) -> None:
+def _read(file: bytes, base_s: float = CPU_BASE_S) -> None:
     warm()
     layout, error = bounded(
         lambda: read_layout(WatchedFile(file), 0, "m/file"),
@@ -48,6 +50,7 @@ def _read(file: bytes) -> None:
         errors=(LoadError,),
         base_bytes=8 << 20,
         bytes_per_byte=200,
+        base_s=base_s,
     )
     if layout is None:
         assert error is not None
