@@ -8,11 +8,11 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 
 from diachunk.bitmap import Bitmap
 from diachunk.limits import Limits
@@ -98,6 +98,24 @@ def test_who_leaves_frees_a_place_and_too_many_are_told_to_come_again(
         lines.next()
         assert served.ask(f"/v1/manifests/{manifest.hex_id}/have?follow=5")[0] == 503
     until(lambda: served.call(lambda: served.state.listeners) == 0)
+
+
+def test_who_is_gone_before_the_next_line_is_no_error(
+    served: Served, manifest: Manifest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else a person who only fetches would see a traceback of the server's."""
+
+    async def gone(self: web.StreamResponse, data: bytes) -> None:
+        raise ClientConnectionResetError("Cannot write to closing transport")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(web.StreamResponse, "write", gone)
+        with following(served, manifest) as lines, suppress(http.client.HTTPException, ConnectionError):
+            assert lines.next() is None
+        until(lambda: served.call(lambda: served.state.listeners) == 0)
+    with following(served, manifest) as lines:
+        assert lines.next()
+    assert [each.getMessage() for each in caplog.records if each.name.startswith("aiohttp")] == []
 
 
 def test_who_does_not_read_is_let_go(

@@ -95,7 +95,7 @@ async def _follow(
                     await response.write(text + b"\n")
                     await asyncio.sleep(min(every_s, max(0.0, ends_at - now())))
                 await response.write_eof()
-        except TimeoutError:
+        except (TimeoutError, ConnectionError):  # or is gone: there is nobody to tell, and nothing to log
             if request.transport is not None:
                 request.transport.abort()
     return response
