@@ -25,7 +25,7 @@ def bounded(
     errors: tuple[type[Exception], ...] = (),
     base_bytes: int = 1 << 20,
     bytes_per_byte: int = 64,
-    base_s: float = CPU_BASE_S,
+    base_s: float | None = None,
 ) -> tuple[_T | None, Exception | None]:
     """Runs `call` on an input of `size` bytes.
 
@@ -33,7 +33,8 @@ def bounded(
         size: of the input; or says, when `call` is done, how much of it was read.
         errors: the family that may leave; subclasses of others do not.
         base_bytes, bytes_per_byte: what it may allocate at its peak: a constant, and a multiple of the input.
-        base_s: of CPU time: for what may be some thousand things, however few bytes stand for them.
+        base_s: of CPU time, in place of CPU_BASE_S: for what may be thousands of things, however few bytes stand for
+            them.
 
     Returns:
         Its value and None, or None and the error.
@@ -43,7 +44,7 @@ def bounded(
     """
     value, error, peak_bytes, spent_s = _measured(call, errors)
     size = size if isinstance(size, int) else size()
-    limit_s = base_s + size * CPU_S_PER_BYTE
+    limit_s = (CPU_BASE_S if base_s is None else base_s) + size * CPU_S_PER_BYTE
     for _ in range(_TRIES - 1):
         if spent_s <= limit_s:
             break
