@@ -217,7 +217,7 @@ def claims(source: LocalFiles | None) -> dict[int, tuple[Path, int]] | None:
     """What a source says: item -> file and offset."""
     if source is None:
         return None
-    return {item: (source._paths[source._file_of[item]], source._offset_of[item]) for item in source.has}
+    return {item: source.place(item) for item in source.has}
 
 
 def settle(draw: st.DrawFn, store: Store, pieces: tuple[bytes, ...]) -> None:
